@@ -1,0 +1,1 @@
+"""The inference subcortex of autonomous agents."""

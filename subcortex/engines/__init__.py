@@ -1,0 +1,1 @@
+"""The backends: llama.cpp, vLLM and remote servers behind one small protocol."""

@@ -1,0 +1,117 @@
+"""The face every engine shows: what the fleet starts and stops, and the mind sends thoughts to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from subcortex.types import Message, ToolCall, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """What an engine is asked to say; fields as in ``ThinkRequest``."""
+
+    messages: list[Message]
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: list[str] | None = None
+    response_schema: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """One step of an answer. Text and reasoning are increments; the rest comes with the last one."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessInfo:
+    """The engine's own process, for the pid file and for ``ps``; start time in seconds since the epoch."""
+
+    pid: int
+    start_time_s: float
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a start has come to, in the engine's own words."""
+
+    text: str = ""
+    listeners: list[Callable[[str], None]] = field(default_factory=list)
+
+    def report(self, text: str) -> None:
+        """Keep the latest line and tell whoever listens."""
+        self.text = text
+        for listener in self.listeners:
+            listener(text)
+
+
+class Engine(Protocol):
+    """One model served by one backend.
+
+    The caller (the fleet's owner task) never calls ``start`` twice at once, and calls ``stop`` exactly
+    once for every ``start``, whatever came of it.
+    """
+
+    kind: str
+    """``llama.cpp``, ``vllm`` or ``remote``."""
+    model: str
+    """What the engine serves, as the config names it."""
+
+    @property
+    def version(self) -> str | None:
+        """The backend's version once known, e.g. ``vllm 0.26.0``."""
+        ...
+
+    @property
+    def process(self) -> ProcessInfo | None:
+        """The engine's main process while there is one; None for a remote."""
+        ...
+
+    async def start(self, progress: Progress) -> None:
+        """Launch and wait until the engine has answered its health route.
+
+        Raises:
+            EngineFailed: It exited or did not get ready in time; carries the end of its log.
+            DoesNotFit: Its log says that memory ran out; carries the figures it gave.
+            ConfigError: Its files or interpreter are not there.
+        """
+        ...
+
+    async def stop(self, grace_s: float = 10.0) -> None:
+        """Ask, then kill; return when the whole process tree, its socket and its port are gone."""
+        ...
+
+    async def exited(self) -> str:
+        """Wait until the engine dies by itself, and return why in words (a remote never returns)."""
+        ...
+
+    async def healthy(self) -> bool:
+        """Return whether the health route answers now."""
+        ...
+
+    def generate(self, request: GenerateRequest) -> AsyncIterator[Delta]:
+        """Stream an answer; closing the iterator aborts the request in the engine.
+
+        Raises:
+            InvalidRequest: The engine refused the request (schema, prompt too long, …).
+            DoesNotFit: The prompt exceeds the context; says both in tokens.
+            EngineFailed: The connection broke or the engine answered with an error.
+        """
+        ...
+
+    def log_tail(self, lines: int = 20) -> str:
+        """Return the last lines of the engine's log, inert for a terminal."""
+        ...

@@ -1,0 +1,1 @@
+"""Questions the machine answers about itself (a later issue; see docs/design/roadmap.md)."""

@@ -1,0 +1,1 @@
+"""Engines at work: one owner starts, watches, restarts and stops them."""

@@ -1,0 +1,1 @@
+"""The record of every thought: SQLite, one writer, migrations, search."""

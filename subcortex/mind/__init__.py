@@ -1,0 +1,1 @@
+"""The think pipeline: route, make room, generate, record."""
