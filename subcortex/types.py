@@ -210,6 +210,37 @@ class TierStatus(_Model):
     error: str | None = None
 
 
+class Notice(_Model):
+    """Something worth knowing while a thought waits, e.g. how far a model has loaded."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class DaemonInfo(_Model):
+    """The daemon itself, as ``subcortex ps`` shows it; ``journal`` is ``ok`` or ``degraded: why``."""
+
+    pid: int
+    version: str
+    started_at: datetime
+    uptime_s: float
+    socket: str
+    tcp: str | None = None
+    config: str | None = None
+    database: str
+    journal: str = "ok"
+    idle_stop_s: float = 0.0
+
+
+class Status(_Model):
+    """The daemon and its tiers at one moment."""
+
+    daemon: DaemonInfo
+    tiers: list[TierStatus]
+
+
 Durability = Literal["process", "power"]
 
 

@@ -1,0 +1,134 @@
+"""The client of one daemon: every call of the command line and of ``think`` passes here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+from urllib.parse import quote
+
+from subcortex import config as configuration
+from subcortex.client.launch import start_daemon
+from subcortex.client.transport import Transport
+from subcortex.config import Config
+from subcortex.errors import DaemonUnreachable, from_wire
+from subcortex.types import Chunk, Notice, Route, Status, ThinkRequest, Thought
+
+
+class Client:
+    """Speaks to the daemon of a configuration; without one given, to the default's.
+
+    Safe to share between threads. Calls that need a daemon start one when ``daemon.autostart`` is on
+    (``think`` and ``stream`` only; ``status`` and the rest report that none is up).
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config or configuration.load()
+        self._transport = Transport(self.config.socket_path)
+
+    def think(self, request: ThinkRequest) -> Thought:
+        """Send a thought and wait for it.
+
+        Raises:
+            SubcortexError: One of the typed errors; ``DaemonUnreachable`` if none answers.
+        """
+        if sys.stderr.isatty():
+            return self._think_aloud(request)
+        body = request.model_dump_json(exclude_defaults=True).encode()
+        return Thought.model_validate_json(self._starting("POST", "/v1/think", body))
+
+    def stream(self, request: ThinkRequest) -> Iterator[Chunk | Notice | Thought]:
+        """Yield chunks as they come, notices while a model loads, and the finished Thought last."""
+        body = request.model_copy(update={"stream": True}).model_dump_json(exclude_defaults=True).encode()
+        self._ensure_daemon()
+        for line in self._transport.lines("POST", "/v1/think", body):
+            yield _event(line)
+
+    async def athink(self, request: ThinkRequest) -> Thought:
+        """Like ``think``, for asyncio."""
+        async with self._async_response(request) as response:
+            return Thought.model_validate_json(await response.read())
+
+    async def astream(self, request: ThinkRequest) -> AsyncIterator[Chunk | Notice | Thought]:
+        """Like ``stream``, for asyncio."""
+        import json
+
+        streaming = request.model_copy(update={"stream": True})
+        async with self._async_response(streaming) as response:
+            async for line in response.content:
+                yield _event(json.loads(line))
+
+    def status(self) -> Status:
+        """Return the daemon and its tiers as they are now."""
+        return Status.model_validate_json(self._transport.call("GET", "/v1/status"))
+
+    def route(self, request: ThinkRequest) -> Route:
+        """Return where a thought would go and why, without having it."""
+        body = request.model_dump_json(exclude_defaults=True).encode()
+        return Route.model_validate_json(self._transport.call("POST", "/v1/route", body))
+
+    def logs(self, tier: str, lines: int = 200) -> str:
+        """Return the last lines of an engine's log (``daemon`` for the daemon's own)."""
+        return self._transport.call("GET", f"/v1/logs/{quote(tier, safe='')}?lines={lines}").decode()
+
+    def stop(self) -> None:
+        """Ask the daemon to stop its engines and itself, and wait until it has."""
+        try:
+            for _ in self._transport.lines("POST", "/v1/stop", b""):
+                pass
+        except DaemonUnreachable:
+            if self._transport.reachable():
+                raise
+
+    def start_daemon(self) -> int:
+        """Start a detached daemon unless one is up; return its process id."""
+        return start_daemon(self.config)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._transport.close()
+
+    def _think_aloud(self, request: ThinkRequest) -> Thought:
+        shown = False
+        for event in self.stream(request):
+            if isinstance(event, Notice):
+                sys.stderr.write(f"\r\033[Ksubcortex: {event.text}")
+                sys.stderr.flush()
+                shown = True
+            elif shown:
+                sys.stderr.write("\r\033[K")
+                shown = False
+            if isinstance(event, Thought):
+                return event
+        raise DaemonUnreachable("the daemon ended the answer without a thought")
+
+    def _starting(self, method: str, path: str, body: bytes) -> bytes:
+        """Call; if nobody listens yet, start a daemon and call again. Nothing was sent the first time."""
+        try:
+            return self._transport.call(method, path, body)
+        except DaemonUnreachable:
+            if self._transport.reachable() or not self.config.daemon.autostart:
+                raise
+        self.start_daemon()
+        return self._transport.call(method, path, body)
+
+    def _ensure_daemon(self) -> None:
+        if self.config.daemon.autostart and not self._transport.reachable():
+            if sys.stderr.isatty():
+                sys.stderr.write("subcortex: starting the daemon\n")
+            self.start_daemon()
+
+    def _async_response(self, request: ThinkRequest) -> Any:
+        from subcortex.client.asynchronous import response
+
+        return response(self, request)
+
+
+def _event(line: dict[str, Any]) -> Chunk | Notice | Thought:
+    if "chunk" in line:
+        return Chunk.model_construct(**{"text": "", "reasoning": "", **line["chunk"]})
+    if "thought" in line:
+        return Thought.model_validate(line["thought"])
+    if "notice" in line:
+        return Notice(text=line["notice"])
+    raise from_wire(line.get("error", {}))
