@@ -106,8 +106,8 @@ class Client:
         """Call; if nobody listens yet, start a daemon and call again. Nothing was sent the first time."""
         try:
             return self._transport.call(method, path, body)
-        except DaemonUnreachable:
-            if self._transport.reachable() or not self.config.daemon.autostart:
+        except DaemonUnreachable as error:
+            if error.details["sent"] or not self.config.daemon.autostart:
                 raise
         self.start_daemon()
         return self._transport.call(method, path, body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,8 +28,5 @@ def openai_client(client: Client) -> OpenAI:
 
 
 def _http_library() -> Any:
-    # The SDK moved from httpx to httpx2 in its third major version; ask it which one it was built on.
-    from openai import _base_client
-
-    name = "httpx2" if hasattr(_base_client, "httpx2") else _base_client.httpx.__name__
-    return import_module(name)
+    # The SDK moved from httpx to httpx2 in its third major version; either comes with it, never both.
+    return import_module("httpx2" if find_spec("httpx2") else "httpx")

@@ -87,6 +87,7 @@ class Transport:
                 raise DaemonUnreachable(
                     f"no daemon answers on {self.socket_path} ({error.strerror})",
                     hint="Start it with `subcortex up`, or set daemon.autostart = true.",
+                    sent=False,
                 ) from None
             except (OSError, http.client.HTTPException) as error:
                 raise self._broken(error) from None
@@ -108,6 +109,7 @@ class Transport:
         return DaemonUnreachable(
             f"the daemon on {self.socket_path} went away before the answer was whole ({what})",
             hint="`subcortex thoughts` shows what had been said; `subcortex logs daemon` why it stopped.",
+            sent=True,
         )
 
     def _take(self) -> _UnixConnection:

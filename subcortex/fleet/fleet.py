@@ -1,0 +1,270 @@
+"""The fleet: the one owner of every engine's state.
+
+All changes go through ``_apply``, which takes an event, asks the pure machine what follows, and does it.
+It never awaits, so on the event loop each change is whole before anybody else looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+import structlog
+
+from subcortex.clock import Clock, SystemClock
+from subcortex.engines.protocol import Engine, Progress
+from subcortex.errors import Cancelled, EngineFailed, SubcortexError
+from subcortex.fleet import machine
+from subcortex.fleet.gate import Gate
+from subcortex.fleet.machine import Effect, Event, Life
+from subcortex.types import TierState, TierStatus
+
+#: Told of every change: tier, kind (``ready``, ``failed``, …), facts.
+Listener = Callable[[str, str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A tier's engine and the limits it runs under."""
+
+    name: str
+    rank: int
+    engine: Engine
+    eager: bool
+    max_restarts: int
+    max_concurrent: int
+    max_waiting: int
+
+
+@dataclass(slots=True)
+class _Post:
+    """What the fleet keeps of one member."""
+
+    member: Member
+    gate: Gate
+    progress: Progress = field(default_factory=Progress)
+    life: Life = field(default_factory=Life)
+    task: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None
+    since_s: float = 0.0
+    load_s: float | None = None
+    served: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A place in a ready engine, with what it took to get it (seconds)."""
+
+    engine: Engine
+    queued_s: float
+    load_s: float
+
+
+class Fleet:
+    """Starts, watches, restarts and stops the engines of all tiers.
+
+    Args:
+        members: From least to most capable.
+        on_change: Told of every change of state, at once and on the loop.
+        clock: Where time comes from.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], *, on_change: Listener | None = None, clock: Clock | None = None
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._on_change = on_change or (lambda tier, kind, facts: None)
+        self._posts = {
+            member.name: _Post(member, Gate(member.name, member.max_concurrent, member.max_waiting))
+            for member in members
+        }
+        # Profiling runs that overlap on one GPU corrupt each other's memory readings (vLLM issue 55827).
+        self._one_start = asyncio.Lock()
+        self._log = structlog.get_logger("fleet")
+
+    def open(self) -> None:
+        """Want every eager tier; returns at once, they start one after the other."""
+        for post in self._posts.values():
+            if post.member.eager:
+                self._apply(post, machine.Wanted())
+
+    async def close(self) -> None:
+        """Stop every engine and return when all process trees are gone."""
+        for post in self._posts.values():
+            self._apply(post, machine.StopAsked(closing=True))
+        tasks = [post.task for post in self._posts.values() if post.task]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def want(self, tier: str) -> None:
+        """Have a tier started if it is not up."""
+        self._apply(self._posts[tier], machine.Wanted())
+
+    @asynccontextmanager
+    async def lease(self, tier: str, priority: int = 0) -> AsyncIterator[Lease]:
+        """Hold a place in a ready engine, starting it first if it is stopped.
+
+        Raises:
+            SubcortexError: Why the tier cannot serve (its start failed, its queue is full, …).
+        """
+        post = self._posts[tier]
+        queued_s = load_s = 0.0
+        if not post.gate.try_enter():
+            queued_s, load_s = await self._wait(post, priority)
+        try:
+            yield Lease(post.member.engine, queued_s, load_s)
+            post.served += 1
+        finally:
+            post.gate.leave()
+
+    async def _wait(self, post: _Post, priority: int) -> tuple[float, float]:
+        began_s = self._clock.monotonic_s()
+        was_ready = post.life.state is TierState.READY
+        entering = asyncio.ensure_future(post.gate.enter(priority, self._expected_wait_s(post)))
+        await asyncio.sleep(0)
+        self._apply(post, machine.Wanted())
+        await entering
+        waited_s = self._clock.monotonic_s() - began_s
+        if was_ready:
+            return waited_s, 0.0
+        ready_s = min(waited_s, max(0.0, post.since_s - began_s))
+        return waited_s - ready_s, ready_s
+
+    def status(self) -> list[TierStatus]:
+        """Return every tier as it is now, from least to most capable."""
+        return [self._status(post) for post in self._posts.values()]
+
+    def memory_mib(self, tier: str) -> float | None:
+        """Return the resident memory of an engine's process tree, MiB; slow (reads /proc)."""
+        process = self._posts[tier].member.engine.process
+        if process is None:
+            return None
+        try:
+            root = psutil.Process(process.pid)
+            family = [root, *root.children(recursive=True)]
+            return sum(p.memory_info().rss for p in family) / 2**20
+        except psutil.Error:
+            return None
+
+    def log_tail(self, tier: str, lines: int) -> str:
+        """Return the end of an engine's log; KeyError for an unknown tier."""
+        return self._posts[tier].member.engine.log_tail(lines)
+
+    def listen(self, tier: str, listener: Callable[[str], None]) -> Callable[[], None]:
+        """Have ``listener`` told how a tier's start proceeds; returns what ends that."""
+        listeners = self._posts[tier].progress.listeners
+        listeners.append(listener)
+        return lambda: listeners.remove(listener)
+
+    def _status(self, post: _Post) -> TierStatus:
+        member, engine, life = post.member, post.member.engine, post.life
+        process = engine.process
+        ready = life.state is TierState.READY
+        return TierStatus(
+            name=member.name,
+            rank=member.rank,
+            engine=engine.kind,
+            model=engine.model,
+            state=life.state,
+            pid=process.pid if process else None,
+            in_flight=post.gate.in_flight,
+            queued=post.gate.waiting,
+            served=post.served,
+            restarts=life.restarts,
+            uptime_s=self._clock.monotonic_s() - post.since_s if ready else None,
+            load_s=post.load_s,
+            progress=post.progress.text if life.state is TierState.STARTING else None,
+            engine_version=engine.version,
+            error=str(life.error.message) if life.error else None,
+        )
+
+    def _expected_wait_s(self, post: _Post) -> float:
+        return post.load_s or 1.0
+
+    def _apply(self, post: _Post, event: Event) -> None:
+        before = post.life.state
+        outcome = machine.step(post.life, event, self._clock.monotonic_s(), post.member.max_restarts)
+        post.life = outcome.life
+        if post.life.state is not before:
+            post.since_s = self._clock.monotonic_s()
+            self._announce(post, before)
+        post.gate.open = post.life.state is TierState.READY
+        for effect in outcome.effects:
+            self._do(post, effect)
+
+    def _announce(self, post: _Post, before: TierState) -> None:
+        facts: dict[str, Any] = {"was": str(before)}
+        if post.life.error:
+            facts["error"] = post.life.error.message
+        if post.life.state is TierState.READY:
+            facts["load_s"] = post.load_s
+            facts["version"] = post.member.engine.version
+        self._log.info("tier", tier=post.member.name, state=str(post.life.state), **facts)
+        self._on_change(post.member.name, str(post.life.state), facts)
+
+    def _do(self, post: _Post, effect: Effect) -> None:
+        match effect:
+            case Effect.START:
+                post.task = asyncio.create_task(self._run(post), name=f"engine {post.member.name}")
+            case Effect.STOP:
+                if post.task:
+                    post.task.cancel()
+            case Effect.SCHEDULE:
+                loop = asyncio.get_running_loop()
+                post.timer = loop.call_later(post.life.delay_s, self._apply, post, machine.Due())
+            case Effect.ADMIT:
+                post.gate.admit()
+            case Effect.REFUSE:
+                if post.timer:
+                    post.timer.cancel()
+                post.gate.refuse_all(post.life.error or _stopping(post.member.name))
+
+    async def _run(self, post: _Post) -> None:
+        """One life of an engine's process, from launch until it is gone."""
+        engine = post.member.engine
+        event: Event = machine.Stopped()
+        try:
+            async with self._one_start:
+                began_s = self._clock.monotonic_s()
+                post.progress.report("starting")
+                await engine.start(post.progress)
+                post.load_s = self._clock.monotonic_s() - began_s
+            self._apply(post, machine.Started())
+            event = machine.Failed(self._died(engine, await engine.exited()))
+        except SubcortexError as error:
+            event = machine.Failed(error)
+        except asyncio.CancelledError:
+            event = machine.Stopped()
+        except Exception as error:
+            self._log.exception("engine task failed", tier=post.member.name)
+            event = machine.Failed(EngineFailed(f"{post.member.name}: {type(error).__name__}: {error}"))
+        finally:
+            post.gate.open = False
+            await self._stopped(engine)
+            self._apply(post, event)
+
+    async def _stopped(self, engine: Engine) -> None:
+        stopping = asyncio.ensure_future(engine.stop())
+        while not stopping.done():
+            # A second cancellation must not leave a process tree behind.
+            try:
+                await asyncio.shield(stopping)
+            except asyncio.CancelledError:
+                continue
+            except Exception:
+                self._log.exception("engine would not stop")
+
+    def _died(self, engine: Engine, why: str) -> EngineFailed:
+        return EngineFailed(
+            f"{engine.kind} serving {engine.model} died: {why}",
+            hint="It is restarted by itself; `subcortex logs` shows its own words.",
+            log_tail=engine.log_tail(),
+            transient=True,
+        )
+
+
+def _stopping(tier: str) -> Cancelled:
+    return Cancelled(f"{tier} is being stopped", hint="Start it again with `subcortex up`.")

@@ -1,0 +1,95 @@
+"""Who may use an engine next: a bounded queue by priority, then by arrival."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from dataclasses import dataclass, field
+
+from subcortex.errors import Overloaded, SubcortexError
+
+
+@dataclass(order=True, slots=True)
+class _Waiter:
+    key: tuple[int, int]
+    admitted: asyncio.Future[None] = field(compare=False)
+
+
+class Gate:
+    """Counts the thoughts inside one engine and lines up those outside.
+
+    Args:
+        tier: Name for messages.
+        max_concurrent: Thoughts inside at once.
+        max_waiting: Thoughts outside before ``Overloaded``.
+    """
+
+    def __init__(self, tier: str, max_concurrent: int, max_waiting: int) -> None:
+        self._tier = tier
+        self._max_concurrent = max_concurrent
+        self._max_waiting = max_waiting
+        self._arrivals = itertools.count()
+        self._waiters: list[_Waiter] = []
+        self.in_flight = 0
+        self.open = False
+
+    @property
+    def waiting(self) -> int:
+        """How many wait outside."""
+        return sum(1 for waiter in self._waiters if not waiter.admitted.done())
+
+    def try_enter(self) -> bool:
+        """Enter at once if the engine is ready, has room, and nobody waits."""
+        if self.open and self.in_flight < self._max_concurrent and not self._waiters:
+            self.in_flight += 1
+            return True
+        return False
+
+    async def enter(self, priority: int, expected_wait_s: float) -> None:
+        """Wait for a place; whoever returns from here holds one until ``leave``.
+
+        Raises:
+            Overloaded: ``max_waiting`` thoughts wait already.
+            SubcortexError: Whatever ``refuse_all`` was told.
+        """
+        if self.try_enter():
+            return
+        if self.waiting >= self._max_waiting:
+            raise Overloaded(
+                f"{self._max_waiting} thoughts already wait for {self._tier}",
+                hint=f"Try again in {expected_wait_s:.1f} s, or raise daemon.max_waiting.",
+                tier=self._tier,
+                waiting=self._max_waiting,
+                retry_after_s=round(expected_wait_s, 3),
+            )
+        waiter = _Waiter((-priority, next(self._arrivals)), asyncio.get_running_loop().create_future())
+        heapq.heappush(self._waiters, waiter)
+        self.admit()
+        try:
+            await waiter.admitted
+        except asyncio.CancelledError:
+            if waiter.admitted.done() and not waiter.admitted.cancelled():
+                if waiter.admitted.exception() is None:
+                    self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give the place back and let the next one in."""
+        self.in_flight -= 1
+        self.admit()
+
+    def admit(self) -> None:
+        """Let in as many as there is room for."""
+        while self.open and self._waiters and self.in_flight < self._max_concurrent:
+            waiter = heapq.heappop(self._waiters)
+            if not waiter.admitted.done():
+                self.in_flight += 1
+                waiter.admitted.set_result(None)
+
+    def refuse_all(self, error: SubcortexError) -> None:
+        """Send everyone outside away with ``error``."""
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.admitted.done():
+                waiter.admitted.set_exception(error)
