@@ -114,19 +114,20 @@ class Fleet:
         queued_s = load_s = 0.0
         if not post.gate.try_enter():
             queued_s, load_s = await self._wait(post, priority)
+        entered_s = self._clock.monotonic_s()
         try:
             yield Lease(post.member.engine, queued_s, load_s)
             post.served += 1
         finally:
+            post.gate.held(self._clock.monotonic_s() - entered_s)
             post.gate.leave()
 
     async def _wait(self, post: _Post, priority: int) -> tuple[float, float]:
         began_s = self._clock.monotonic_s()
         was_ready = post.life.state is TierState.READY
-        entering = asyncio.ensure_future(post.gate.enter(priority, self._expected_wait_s(post)))
-        await asyncio.sleep(0)
+        admitted = post.gate.join(priority)
         self._apply(post, machine.Wanted())
-        await entering
+        await post.gate.entered(admitted)
         waited_s = self._clock.monotonic_s() - began_s
         if was_ready:
             return waited_s, 0.0
@@ -145,7 +146,7 @@ class Fleet:
         try:
             root = psutil.Process(process.pid)
             family = [root, *root.children(recursive=True)]
-            return sum(p.memory_info().rss for p in family) / 2**20
+            return float(sum(p.memory_info().rss for p in family)) / 2**20
         except psutil.Error:
             return None
 
@@ -180,9 +181,6 @@ class Fleet:
             engine_version=engine.version,
             error=str(life.error.message) if life.error else None,
         )
-
-    def _expected_wait_s(self, post: _Post) -> float:
-        return post.load_s or 1.0
 
     def _apply(self, post: _Post, event: Event) -> None:
         before = post.life.state

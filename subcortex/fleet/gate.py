@@ -31,6 +31,7 @@ class Gate:
         self._max_waiting = max_waiting
         self._arrivals = itertools.count()
         self._waiters: list[_Waiter] = []
+        self._mean_hold_s = 1.0
         self.in_flight = 0
         self.open = False
 
@@ -46,33 +47,47 @@ class Gate:
             return True
         return False
 
-    async def enter(self, priority: int, expected_wait_s: float) -> None:
+    def join(self, priority: int) -> asyncio.Future[None]:
+        """Line up; await the future with ``entered``.
+
+        Raises:
+            Overloaded: ``max_waiting`` thoughts wait already; says when to come back.
+        """
+        if self.waiting >= self._max_waiting:
+            retry_after_s = round(self.expected_wait_s(), 3)
+            raise Overloaded(
+                f"{self._max_waiting} thoughts already wait for {self._tier}",
+                hint=f"Try again in {retry_after_s} s, or raise daemon.max_waiting.",
+                tier=self._tier,
+                waiting=self._max_waiting,
+                retry_after_s=retry_after_s,
+            )
+        admitted = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiters, _Waiter((-priority, next(self._arrivals)), admitted))
+        self.admit()
+        return admitted
+
+    async def entered(self, admitted: asyncio.Future[None]) -> None:
         """Wait for a place; whoever returns from here holds one until ``leave``.
 
         Raises:
-            Overloaded: ``max_waiting`` thoughts wait already.
             SubcortexError: Whatever ``refuse_all`` was told.
         """
-        if self.try_enter():
-            return
-        if self.waiting >= self._max_waiting:
-            raise Overloaded(
-                f"{self._max_waiting} thoughts already wait for {self._tier}",
-                hint=f"Try again in {expected_wait_s:.1f} s, or raise daemon.max_waiting.",
-                tier=self._tier,
-                waiting=self._max_waiting,
-                retry_after_s=round(expected_wait_s, 3),
-            )
-        waiter = _Waiter((-priority, next(self._arrivals)), asyncio.get_running_loop().create_future())
-        heapq.heappush(self._waiters, waiter)
-        self.admit()
         try:
-            await waiter.admitted
+            await admitted
         except asyncio.CancelledError:
-            if waiter.admitted.done() and not waiter.admitted.cancelled():
-                if waiter.admitted.exception() is None:
-                    self.leave()
+            # Admitted and cancelled in the same turn of the loop: the place must go to the next one.
+            if not admitted.cancelled() and admitted.exception() is None:
+                self.leave()
             raise
+
+    def expected_wait_s(self) -> float:
+        """Return how long one more would wait, from how long places have been held of late."""
+        return self._mean_hold_s * (self.waiting + 1) / self._max_concurrent
+
+    def held(self, seconds: float) -> None:
+        """Learn how long a place was held."""
+        self._mean_hold_s += 0.2 * (seconds - self._mean_hold_s)
 
     def leave(self) -> None:
         """Give the place back and let the next one in."""
