@@ -134,6 +134,10 @@ class Fleet:
         ready_s = min(waited_s, max(0.0, post.since_s - began_s))
         return waited_s - ready_s, ready_s
 
+    def state(self, tier: str) -> TierState:
+        """Return where a tier's engine is in its life; KeyError for an unknown tier."""
+        return self._posts[tier].life.state
+
     def status(self) -> list[TierStatus]:
         """Return every tier as it is now, from least to most capable."""
         return [self._status(post) for post in self._posts.values()]

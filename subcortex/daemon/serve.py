@@ -1,0 +1,162 @@
+"""The daemon's life: lock, leftovers, mind, socket, then waiting to be stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from subcortex import engines, paths
+from subcortex.config import Config
+from subcortex.daemon import lock
+from subcortex.daemon.app import build
+from subcortex.daemon.keys import Service
+from subcortex.errors import ConfigError, SubcortexError
+from subcortex.mind import Subcortex
+
+#: Open thoughts get this long to end after a stop was asked, seconds.
+_DRAIN_S = 5.0
+_LONGEST_SOCKET_PATH = 107
+
+
+def serve(config: Config, *, ready_fd: int | None = None) -> int:
+    """Run the daemon until it is stopped, and return its exit code.
+
+    Args:
+        config: What to serve.
+        ready_fd: A pipe to tell the starter ``{"ready": pid}`` or ``{"error": …}`` on.
+    """
+    try:
+        asyncio.run(_serve(config, ready_fd))
+    except SubcortexError as error:
+        _tell(ready_fd, {"error": error.to_wire()})
+        structlog.get_logger("daemon").error("stopped", error=str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+async def _serve(config: Config, ready_fd: int | None) -> None:
+    log = structlog.get_logger("daemon")
+    runtime_dir = paths.private_folder(config.runtime_dir)
+    _check_socket_path(config.socket_path)
+    with lock.hold(runtime_dir):
+        for line in await asyncio.to_thread(engines.reap_leftovers, runtime_dir):
+            log.warning("reaped", what=line)
+        async with Subcortex.open(config) as mind:
+            service = Service(mind.clock.now(), mind.clock.monotonic_s())
+            _stop_on_signals(service)
+            async with AsyncExitStack() as stack:
+                await _listen(stack, build(mind, service), config)
+                stack.push_async_callback(_close_mind, mind, service)
+                log.info("ready", pid=os.getpid(), socket=str(config.socket_path), tcp=config.daemon.tcp)
+                _tell(ready_fd, {"ready": os.getpid()})
+                await _until_stopped(mind, service)
+                log.info("stopping")
+
+
+async def _listen(stack: AsyncExitStack, app: web.Application, config: Config) -> None:
+    runner = web.AppRunner(
+        app, access_log=None, handler_cancellation=True, shutdown_timeout=_DRAIN_S, keepalive_timeout=3600.0
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    socket_path = config.socket_path
+    # We hold the lock, so whatever lies here was left by a daemon that is dead.
+    with suppress(FileNotFoundError):
+        socket_path.unlink()
+    before = os.umask(0o177)
+    try:
+        await web.UnixSite(runner, str(socket_path)).start()
+    finally:
+        os.umask(before)
+    stack.callback(lambda: socket_path.unlink(missing_ok=True))
+    if config.daemon.tcp:
+        host, port = _loopback(config.daemon.tcp)
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise ConfigError(
+                f"daemon.tcp: cannot listen on {config.daemon.tcp}: {error.strerror or error}",
+                hint="Another program has that port: choose another, or leave daemon.tcp out.",
+                key="daemon.tcp",
+            ) from None
+
+
+def _loopback(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if host not in ("127.0.0.1", "localhost", "::1") or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigError(
+            f"daemon.tcp is {address!r}",
+            hint="A loopback address and a port, such as 127.0.0.1:8741; the routes have no password.",
+            key="daemon.tcp",
+        )
+    return host, int(port)
+
+
+def _check_socket_path(path: Path) -> None:
+    length = len(os.fsencode(path))
+    if length > _LONGEST_SOCKET_PATH:
+        raise ConfigError(
+            f"the socket's path has {length} bytes, {_LONGEST_SOCKET_PATH} are possible: {path}",
+            hint="Set daemon.runtime_dir to a shorter folder.",
+            key="daemon.runtime_dir",
+        )
+
+
+def _stop_on_signals(service: Service) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, service.stop.set)
+    # The terminal that started a daemon may close; the daemon stays.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+async def _until_stopped(mind: Subcortex, service: Service) -> None:
+    """Return when a stop is asked for, or nobody has thought for ``daemon.idle_stop_s`` seconds."""
+    idle_stop_s = mind.config.daemon.idle_stop_s
+    while not service.stop.is_set():
+        idle_s = 0.0 if mind.active else mind.clock.monotonic_s() - mind.last_active_s
+        if idle_stop_s and idle_s >= idle_stop_s:
+            return
+        wait_s = max(0.05, idle_stop_s - idle_s) if idle_stop_s else None
+        with suppress(TimeoutError):
+            await asyncio.wait_for(service.stop.wait(), wait_s)
+
+
+async def _close_mind(mind: Subcortex, service: Service) -> None:
+    await mind.close(_DRAIN_S)
+    service.stopped.set()
+
+
+def _tell(fd: int | None, message: dict[str, object]) -> None:
+    if fd is None:
+        return
+    with suppress(OSError):
+        os.write(fd, json.dumps(message, default=str).encode() + b"\n")
+        os.close(fd)
+
+
+def log_to_stderr() -> None:
+    """Write one JSON object a line to stderr, or plain lines when that is a terminal."""
+    terminal = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

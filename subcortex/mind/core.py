@@ -1,0 +1,292 @@
+"""``Subcortex``: the whole mind in one process. The daemon serves one; tests and programs may own one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from subcortex import config as configuration
+from subcortex import drives as drive_files
+from subcortex import engines
+from subcortex.clock import Clock, SystemClock
+from subcortex.config import Config
+from subcortex.engines.protocol import Engine
+from subcortex.errors import Cancelled, InvalidRequest, SubcortexError
+from subcortex.fleet import Fleet, Member
+from subcortex.journal import Journal, Reader, Recorder, ThoughtStart
+from subcortex.mind import asked
+from subcortex.mind.pipeline import Emit, Thinking
+from subcortex.mind.saying import Saying
+from subcortex.routing import Ask, CostBook, Decision, TierView, complexity, decide, features
+from subcortex.types import (
+    Chunk,
+    Notice,
+    Route,
+    ThinkRequest,
+    Thought,
+    TierState,
+    TierStatus,
+    new_thought_id,
+)
+
+#: Tokens an answer is expected to have when the caller sets no limit.
+EXPECTED_TOKENS = 256
+
+
+class Subcortex:
+    """Routes thoughts to tiers, keeps their engines, and records what was thought.
+
+    Use ``async with Subcortex.open(config) as mind``; one process may own a configuration at a time.
+    """
+
+    def __init__(self, config: Config, journal: Journal, *, clock: Clock | None = None) -> None:
+        self.config = config
+        self.journal = journal
+        self.clock = clock or SystemClock()
+        self.log = structlog.get_logger("mind")
+        self.drives = drive_files.load_drives(config.drives_dir)
+        self.engines: dict[str, Engine] = {t.name: engines.create(t, config=config) for t in config.tiers}
+        self.costs = cost_book(config)
+        self.fleet = Fleet(self._members(), on_change=self._changed, clock=self.clock)
+        self._thinking: set[asyncio.Task[Any]] = set()
+        self.last_active_s = self.clock.monotonic_s()
+        self.closing = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, config: Config | Path | str | None = None, *, clock: Clock | None = None
+    ) -> AsyncIterator[Subcortex]:
+        """Open the journal, start the eager tiers in the background, and close it all at the end."""
+        if not isinstance(config, Config):
+            config = configuration.load(config)
+        recorder = Recorder(config.journal.record, config.journal.redact)
+        journal = Journal.open(config.database_path, durability=config.journal.durability, recorder=recorder)
+        try:
+            mind = cls(config, journal, clock=clock)
+            mind.fleet.open()
+            try:
+                yield mind
+            finally:
+                await mind.close()
+        finally:
+            await journal.aclose()
+
+    async def think(self, request: ThinkRequest, emit: Emit | None = None) -> Thought:
+        """Have a thought; ``emit`` is awaited with each chunk and notice on the way.
+
+        Cancelling the call stops the engine's work on it and records the thought as cancelled.
+
+        Raises:
+            SubcortexError: As ``subcortex.think`` says.
+        """
+        began_s = self.clock.monotonic_s()
+        task = asyncio.current_task()
+        assert task is not None
+        self._thinking.add(task)
+        try:
+            thinking = await self._begin(request, began_s)
+            thinking.emit = emit
+            return await thinking.answer()
+        except asyncio.CancelledError:
+            if not self.closing:
+                raise
+            raise _stopping() from None
+        finally:
+            self._thinking.discard(task)
+            self.last_active_s = self.clock.monotonic_s()
+
+    async def stream(self, request: ThinkRequest) -> AsyncIterator[Chunk | Notice | Thought]:
+        """Yield chunks and notices as they come, and the finished Thought last."""
+        events: asyncio.Queue[Chunk | Notice | Thought] = asyncio.Queue(maxsize=64)
+        thinking = asyncio.create_task(self.think(request, events.put))
+        thinking.add_done_callback(lambda _: None)
+        try:
+            while not (thinking.done() and events.empty()):
+                getting = asyncio.create_task(events.get())
+                await asyncio.wait({getting, thinking}, return_when=asyncio.FIRST_COMPLETED)
+                if getting.done():
+                    yield getting.result()
+                else:
+                    getting.cancel()
+            yield await thinking
+        finally:
+            thinking.cancel()
+
+    def route(self, request: ThinkRequest) -> Route:
+        """Return where a thought would go and why, without having it."""
+        return self._decide(request)[0].route
+
+    def status(self) -> list[TierStatus]:
+        """Return every tier as it is now, from least to most capable."""
+        tiers = self.fleet.status()
+        for tier in tiers:
+            tier.memory_mib = self.fleet.memory_mib(tier.name)
+        return tiers
+
+    @property
+    def active(self) -> int:
+        """How many thoughts are under way."""
+        return len(self._thinking)
+
+    async def close(self, drain_s: float = 0.0) -> None:
+        """Take no more thoughts, give those under way ``drain_s`` seconds, then stop every engine."""
+        self.closing = True
+        if self._thinking and drain_s:
+            await asyncio.wait(self._thinking, timeout=drain_s)
+        for task in list(self._thinking):
+            task.cancel()
+        await self.fleet.close()
+
+    async def _begin(self, request: ThinkRequest, began_s: float) -> Thinking:
+        if self.closing:
+            raise _stopping()
+        decision, drive = self._decide(request)
+        tier = decision.order[0]
+        engine = self.engines[tier]
+        thinking = Thinking(
+            mind=self,
+            request=request,
+            id=new_thought_id(),
+            created_at=self.clock.now(),
+            decision=decision,
+            route=decision.route,
+            saying=Saying(self.clock, began_s),
+            tier=tier,
+            drive=drive,
+        )
+        await self.journal.begin(
+            ThoughtStart(
+                id=thinking.id,
+                created_at=thinking.created_at,
+                messages=request.messages,
+                prompt_text=asked.prompt_text(request.messages),
+                drive=drive,
+                session=request.session,
+                tier=tier,
+                model=engine.model,
+                engine=engine.kind,
+                engine_version=engine.version,
+                route=decision.route,
+                params=asked.params(request),
+            )
+        )
+        return thinking
+
+    def _decide(self, request: ThinkRequest) -> tuple[Decision, str | None]:
+        return decide_request(self.config, self.drives, request, self._views())
+
+    def _views(self) -> list[TierView]:
+        return [
+            TierView(
+                name=tier.name,
+                rank=tier.rank,
+                state=tier.state,
+                cost=self.costs.cost(tier.name),
+                in_flight=tier.in_flight,
+                waiting=tier.queued,
+                max_concurrent=self.config.tiers[tier.rank].max_concurrent,
+            )
+            for tier in self.fleet.status()
+        ]
+
+    def _members(self) -> list[Member]:
+        return [
+            Member(
+                name=tier.name,
+                rank=rank,
+                engine=self.engines[tier.name],
+                eager=tier.start == "eager",
+                max_restarts=tier.max_restarts,
+                max_concurrent=tier.max_concurrent,
+                max_waiting=self.config.daemon.max_waiting,
+            )
+            for rank, tier in enumerate(self.config.tiers)
+        ]
+
+    def _changed(self, tier: str, kind: str, facts: dict[str, Any]) -> None:
+        if kind == TierState.READY and facts.get("load_s") is not None:
+            self.costs.observe(tier, load_s=facts["load_s"])
+        self.journal.event(tier, kind, **facts)
+
+
+def _stopping() -> Cancelled:
+    return Cancelled("the daemon is stopping", hint="Start it again with `subcortex up`.")
+
+
+def cost_book(config: Config) -> CostBook:
+    """Return what tiers cost: measured where the journal knows, else as the config says."""
+    book = CostBook()
+    for tier in config.tiers:
+        book.nominal(
+            tier.name, ttft_s=tier.nominal_ttft_s, tpot_s=tier.nominal_tpot_s, load_s=tier.nominal_load_s
+        )
+    if not config.database_path.exists():
+        return book
+    try:
+        measured = Reader.open(config.database_path).tier_costs()
+    except SubcortexError:
+        return book
+    for tier in config.tiers:
+        found = measured.get((tier.name, tier.model))
+        if found:
+            book.seed(tier.name, ttft_s=found.ttft_s, tpot_s=found.tpot_s, load_s=found.load_s, n=found.n)
+    return book
+
+
+def decide_request(
+    config: Config, drives: dict[str, drive_files.Drive], request: ThinkRequest, views: list[TierView]
+) -> tuple[Decision, str | None]:
+    """Check a request and decide its tier; returns the decision and the drive's proper name.
+
+    Raises:
+        InvalidRequest: Empty prompt, unknown drive or tier, a malformed message or tool.
+    """
+    asked.check(request)
+    names = [tier.name for tier in config.tiers]
+    if request.tier is not None and request.tier not in names:
+        raise InvalidRequest(
+            f"there is no tier {request.tier!r}", hint=f"The config has: {', '.join(names)}.", param="tier"
+        )
+    drive = drive_files.find(drives, request.drive) if request.drive else None
+    wants_schema = request.response_schema is not None
+    scored = complexity(features(request.messages, tools=bool(request.tools), schema=wants_schema))
+    if request.complexity is not None:
+        scored = type(scored)(
+            request.complexity, (f"complexity {request.complexity:.2f}, as the caller says",)
+        )
+    ask = Ask(
+        complexity=scored,
+        drive_name=drive.name if drive else None,
+        drive_lean=drive.lean if drive else 0.0,
+        drive_floor=drive.floor if drive else 0.0,
+        tier=request.tier,
+        deadline_s=request.deadline_s,
+        expected_tokens=request.max_tokens or EXPECTED_TOKENS,
+    )
+    decision = decide(ask, views, deep_bias=config.routing.deep_bias, patience=config.routing.patience)
+    return decision, drive.name if drive else None
+
+
+def explain(config: Config, request: ThinkRequest) -> Route:
+    """Return where a thought would go with no daemon up: every tier stopped, costs as known."""
+    book = cost_book(config)
+    views = [
+        TierView(
+            name=tier.name,
+            rank=rank,
+            state=TierState.READY if tier.engine == "remote" else TierState.STOPPED,
+            cost=book.cost(tier.name),
+            in_flight=0,
+            waiting=0,
+            max_concurrent=tier.max_concurrent,
+        )
+        for rank, tier in enumerate(config.tiers)
+    ]
+    drives = drive_files.load_drives(config.drives_dir)
+    return decide_request(config, drives, request, views)[0].route

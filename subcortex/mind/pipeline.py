@@ -1,0 +1,281 @@
+"""One thought's way: route, make room, generate, record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from subcortex.engines.protocol import GenerateRequest
+from subcortex.errors import (
+    Cancelled,
+    ConfigError,
+    DeadlineExceeded,
+    DoesNotFit,
+    EngineFailed,
+    Overloaded,
+    SubcortexError,
+)
+from subcortex.fleet import Lease
+from subcortex.journal import ThoughtEnd
+from subcortex.mind.saying import Saying
+from subcortex.routing import Decision
+from subcortex.types import Chunk, Notice, Route, ThinkRequest, Thought, ThoughtStatus, TierState
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from subcortex.mind.core import Subcortex
+
+#: Receives chunks and notices as they come.
+Emit = Callable[[Chunk | Notice], Awaitable[None]]
+
+#: How often what has been said is put on disk while an answer streams, seconds.
+_SAY_EVERY_S = 0.2
+_ATTEMPTS = 3
+
+
+@dataclass(slots=True)
+class Thinking:
+    """The state of one thought on its way."""
+
+    mind: Subcortex
+    request: ThinkRequest
+    id: str
+    created_at: datetime
+    decision: Decision
+    route: Route
+    saying: Saying
+    tier: str
+    drive: str | None
+    emit: Emit | None = None
+    said_s: float = 0.0
+
+    async def answer(self) -> Thought:
+        """Have the thought, falling back along the decision's order, and record how it ended.
+
+        Raises:
+            SubcortexError: As ``subcortex.think`` says.
+        """
+        deadline_s = self.request.deadline_s
+        try:
+            async with asyncio.timeout(self._left_s()):
+                await self._on_any_tier()
+        except TimeoutError:
+            error = DeadlineExceeded(
+                f"{self.tier} had said {self.saying.tokens} tokens when its {deadline_s:g} s were over",
+                hint="Give it longer, lower max_tokens, or let the thought go to a quicker tier.",
+                thought_id=self.id,
+                tier=self.tier,
+                text=self.saying.text[:2000],
+            )
+            await self._record(ThoughtStatus.FAILED, error)
+            raise error from None
+        except SubcortexError as error:
+            closing = isinstance(error, Cancelled)
+            error.details.setdefault("thought_id", self.id)
+            await self._record(ThoughtStatus.INTERRUPTED if closing else ThoughtStatus.FAILED, error)
+            raise
+        except asyncio.CancelledError:
+            status = ThoughtStatus.INTERRUPTED if self.mind.closing else ThoughtStatus.CANCELLED
+            self.mind.journal.complete_soon(self._end(status, None))
+            raise
+        thought = self._thought()
+        await self._record(ThoughtStatus.COMPLETED, None, thought)
+        return thought
+
+    async def _on_any_tier(self) -> None:
+        order = self.decision.order
+        first_error: SubcortexError | None = None
+        for place, tier in enumerate(order):
+            last = place + 1 == len(order)
+            try:
+                await self._on_tier(tier, last)
+            except (EngineFailed, DoesNotFit, Overloaded, ConfigError, _TooSlow) as error:
+                first_error = first_error or error
+                if self.saying.started:
+                    raise
+                if last:
+                    raise (first_error if not isinstance(first_error, _TooSlow) else error) from None
+                self._degrade(tier, order[place + 1], error)
+            else:
+                return
+
+    def _degrade(self, tier: str, next_tier: str, error: SubcortexError) -> None:
+        reason = f"{tier} could not serve: {error.message}"
+        self.route.degraded = True
+        self.route.degraded_reason = self.route.degraded_reason or reason
+        self.route.reasons.append(f"{reason}; trying {next_tier}")
+
+    async def _on_tier(self, tier: str, last: bool) -> None:
+        """Try one tier; a remote one, or the last that is left, up to three times before its first token."""
+        self.tier = self.route.tier = tier
+        remote = self.mind.engines[tier].kind == "remote"
+        attempts = _ATTEMPTS if last or remote else 1
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(attempts),
+            wait=wait_random_exponential(multiplier=0.1, max=2.0),
+            retry=retry_if_exception(lambda error: _transient(error) and not self.saying.started),
+            reraise=True,
+        )
+        await retrying(self._once, tier, self._patience_s(tier))
+
+    async def _once(self, tier: str, patience_s: float | None) -> None:
+        patience = asyncio.timeout(patience_s)
+        try:
+            async with patience:
+                notifier = self._notifier(tier)
+                try:
+                    async with self.mind.fleet.lease(tier, self.request.priority) as lease:
+                        if notifier:
+                            notifier.cancel()
+                        await self._generate(lease, patience)
+                finally:
+                    if notifier:
+                        notifier.cancel()
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise _TooSlow(
+                f"no first token within the {patience_s:.1f} s that its deadline leaves it"
+            ) from None
+
+    async def _generate(self, lease: Lease, patience: asyncio.Timeout) -> None:
+        saying, emit, clock = self.saying, self.emit, self.mind.clock
+        saying.queued_s += lease.queued_s
+        saying.load_s += lease.load_s
+        saying.asked_s = clock.monotonic_s()
+        async with aclosing(lease.engine.generate(self._engine_request())) as deltas:
+            async for delta in deltas:
+                first = saying.first_s is None
+                saying.add(delta)
+                if first and saying.first_s is not None:
+                    patience.reschedule(None)
+                if emit and (delta.text or delta.reasoning):
+                    await emit(Chunk.model_construct(text=delta.text, reasoning=delta.reasoning))
+                if saying.last_s - self.said_s > _SAY_EVERY_S:
+                    self.said_s = saying.last_s
+                    self.mind.journal.say(self.id, saying.text, saying.reasoning)
+
+    def _engine_request(self) -> GenerateRequest:
+        asked = self.request
+        return GenerateRequest(
+            messages=asked.messages,
+            max_tokens=asked.max_tokens,
+            temperature=asked.temperature,
+            top_p=asked.top_p,
+            seed=asked.seed,
+            stop=asked.stop,
+            response_schema=asked.response_schema,
+            tools=asked.tools,
+            tool_choice=asked.tool_choice,
+        )
+
+    def _left_s(self) -> float | None:
+        if self.request.deadline_s is None:
+            return None
+        return self.request.deadline_s - (self.mind.clock.monotonic_s() - self.saying.began_s)
+
+    def _patience_s(self, tier: str) -> float | None:
+        """Return how long to wait for a first token before a tier that is ready must take over."""
+        left_s = self._left_s()
+        if left_s is None or self.route.forced:
+            return None
+        order = self.decision.order
+        later = order[order.index(tier) + 1 :]
+        costs = [
+            cost for cost in self.route.alternatives if cost.tier in later and cost.state == TierState.READY
+        ]
+        if not costs:
+            return None
+        return max(0.05, left_s - min(cost.total_s for cost in costs))
+
+    def _notifier(self, tier: str) -> asyncio.Task[None] | None:
+        if self.emit is None or self.mind.fleet.state(tier) is TierState.READY:
+            return None
+        return asyncio.create_task(self._notify(tier, self.emit))
+
+    async def _notify(self, tier: str, emit: Emit) -> None:
+        heard: asyncio.Queue[str] = asyncio.Queue()
+        unlisten = self.mind.fleet.listen(tier, heard.put_nowait)
+        began_s = self.mind.clock.monotonic_s()
+        try:
+            with suppress(ConnectionError):
+                await emit(Notice(text=f"waiting for {tier}"))
+                while True:
+                    line = await heard.get()
+                    waited_s = self.mind.clock.monotonic_s() - began_s
+                    await emit(Notice(text=f"loading {tier}: {line} ({waited_s:.0f} s)"))
+        finally:
+            unlisten()
+
+    async def _record(
+        self, status: ThoughtStatus, error: SubcortexError | None, thought: Thought | None = None
+    ) -> None:
+        end = self._end(status, error, thought)
+        try:
+            await asyncio.shield(self.mind.journal.complete(end))
+        except SubcortexError as trouble:
+            # The answer is worth more than its record; the journal's health says what went wrong.
+            self.mind.log.error("not recorded", thought=self.id, error=trouble.message)
+
+    def _end(
+        self, status: ThoughtStatus, error: SubcortexError | None, thought: Thought | None = None
+    ) -> ThoughtEnd:
+        saying, engine = self.saying, self.mind.engines[self.tier]
+        return ThoughtEnd(
+            id=self.id,
+            status=status,
+            tier=self.tier,
+            model=engine.model,
+            engine=engine.kind,
+            engine_version=engine.version,
+            route=self.route,
+            text=thought.text if thought else saying.text,
+            reasoning=thought.reasoning if thought else (saying.reasoning or None),
+            tool_calls=saying.tool_calls,
+            usage=thought.usage if thought else saying.counted(),
+            timing=thought.timing if thought else saying.timing(),
+            finish_reason=saying.finish_reason,
+            error=error.to_wire() if error else None,
+        )
+
+    def _thought(self) -> Thought:
+        saying, engine = self.saying, self.mind.engines[self.tier]
+        timing = saying.timing()
+        if saying.first_s is not None:
+            self.mind.costs.observe(self.tier, ttft_s=saying.first_s - saying.asked_s, tpot_s=timing.tpot_s)
+        return Thought.model_construct(
+            id=self.id,
+            created_at=self.created_at,
+            text=saying.text,
+            reasoning=saying.reasoning or None,
+            tool_calls=saying.tool_calls,
+            tier=self.tier,
+            model=engine.model,
+            engine=engine.kind,
+            engine_version=engine.version,
+            route=self.route,
+            usage=saying.counted(),
+            timing=timing,
+            drive=self.drive,
+            session=self.request.session,
+            finish_reason=saying.finish_reason,
+            parsed=None,
+        )
+
+
+class _TooSlow(SubcortexError):
+    """A tier used up what the deadline leaves it; the next one takes over."""
+
+    code = DeadlineExceeded.code
+    exit_code = DeadlineExceeded.exit_code
+    http_status = DeadlineExceeded.http_status
+
+
+def _transient(error: BaseException) -> bool:
+    return isinstance(error, EngineFailed | Overloaded) and bool(error.details.get("transient"))
