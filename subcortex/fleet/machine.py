@@ -40,6 +40,8 @@ class Life:
         failures: Times of recent failures, seconds on the fleet's clock.
         delay_s: How long to wait before the next start, while backing off.
         error: Why it is backing off or failed.
+        wanted: A thought came while it was stopping: start again once it is gone.
+        closing: The daemon goes down; nothing starts any more.
     """
 
     state: TierState = TierState.STOPPED
@@ -47,6 +49,7 @@ class Life:
     delay_s: float = 0.0
     error: SubcortexError | None = None
     restarts: int = 0
+    wanted: bool = False
     closing: bool = False
 
 
@@ -117,6 +120,8 @@ def step(life: Life, event: Event, now_s: float, max_restarts: int) -> Step:
             return Step(replace(life, state=TierState.STARTING, restarts=life.restarts + 1), (Effect.START,))
         case StopAsked(closing):
             return _stop(life, closing)
+        case Stopped() if life.wanted and not life.closing:
+            return Step(replace(life, state=TierState.STARTING, wanted=False, error=None), (Effect.START,))
         case Stopped():
             return Step(replace(life, state=TierState.STOPPED))
         case _:
@@ -134,6 +139,8 @@ def _wanted(life: Life, now_s: float) -> Step:
                 return Step(life, (Effect.REFUSE,))
             fresh = replace(life, state=TierState.STARTING, failures=(), error=None)
             return Step(fresh, (Effect.START,))
+        case TierState.STOPPING:
+            return Step(replace(life, wanted=True))
         case _:
             return Step(life)
 
@@ -154,7 +161,11 @@ def _failed(life: Life, error: SubcortexError, now_s: float, max_restarts: int) 
 
 def _stop(life: Life, closing: bool) -> Step:
     if life.state in (TierState.STARTING, TierState.READY):
-        return Step(replace(life, state=TierState.STOPPING, closing=closing), (Effect.REFUSE, Effect.STOP))
+        return Step(
+            replace(life, state=TierState.STOPPING, wanted=False, closing=closing),
+            (Effect.REFUSE, Effect.STOP),
+        )
     if life.state is TierState.STOPPING:
-        return Step(replace(life, closing=life.closing or closing))
+        asked = replace(life, wanted=False, closing=life.closing or closing)
+        return Step(asked, (Effect.REFUSE,))
     return Step(replace(life, state=TierState.STOPPED, closing=closing), (Effect.REFUSE,))
