@@ -123,7 +123,7 @@ def step(life: Life, event: Event, now_s: float, max_restarts: int) -> Step:
         case Stopped() if life.wanted and not life.closing:
             return Step(replace(life, state=TierState.STARTING, wanted=False, error=None), (Effect.START,))
         case Stopped():
-            return Step(replace(life, state=TierState.STOPPED))
+            return Step(replace(life, state=TierState.STOPPED, wanted=False), (Effect.REFUSE,))
         case _:
             return Step(life)
 

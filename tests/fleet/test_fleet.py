@@ -1,0 +1,158 @@
+"""The owner of the engines, with engines that fail at exact moments."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from subcortex.errors import Cancelled, ConfigError, EngineFailed, Overloaded
+from subcortex.fleet import Fleet, Member
+from subcortex.types import TierState
+from tests.fakes import ScriptedEngine
+
+
+def member(name: str, engine: ScriptedEngine, *, eager=False, concurrent=2, waiting=2, restarts=3) -> Member:
+    return Member(name, 0, engine, eager, restarts, concurrent, waiting)
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def test_a_lease_starts_a_stopped_engine_and_counts_the_load():
+    engine = ScriptedEngine()
+    fleet = Fleet([member("fast", engine)])
+    async with fleet.lease("fast") as lease:
+        assert fleet.state("fast") is TierState.READY
+        assert lease.engine is engine
+        assert lease.load_s > 0
+        assert fleet.status()[0].in_flight == 1
+    async with fleet.lease("fast") as lease:
+        assert (lease.queued_s, lease.load_s) == (0.0, 0.0)
+    assert engine.started == 1
+    assert fleet.status()[0].served == 2
+    await fleet.close()
+    assert engine.stopped == 1
+    assert fleet.state("fast") is TierState.STOPPED
+
+
+async def test_eager_engines_start_one_after_the_other():
+    first, second = ScriptedEngine(), ScriptedEngine()
+    first.may_start.clear()
+    changes = []
+    fleet = Fleet(
+        [member("fast", first, eager=True), member("deep", second, eager=True)],
+        on_change=lambda tier, kind, facts: changes.append((tier, kind)),
+    )
+    fleet.open()
+    await asyncio.sleep(0.01)
+    assert (first.started, second.started) == (0, 0)
+    first.may_start.set()
+    await until(lambda: fleet.state("deep") is TierState.READY)
+    assert changes.index(("fast", "ready")) < changes.index(("deep", "ready"))
+    await fleet.close()
+
+
+async def test_a_crash_restarts_and_those_who_wait_are_served():
+    engine = ScriptedEngine()
+    fleet = Fleet([member("fast", engine)])
+    async with fleet.lease("fast"):
+        pass
+    engine.die()
+    await until(lambda: fleet.state("fast") is TierState.BACKING_OFF)
+    assert "signal 9" in (fleet.status()[0].error or "")
+    async with fleet.lease("fast") as lease:
+        assert lease.load_s > 0
+    assert engine.started == 2
+    assert fleet.status()[0].restarts == 1
+    await fleet.close()
+    assert engine.stopped == 2, "every start is followed by a stop, crash or not"
+
+
+async def test_a_wrong_configuration_is_told_to_everyone_who_waits():
+    engine = ScriptedEngine(starts=[ConfigError("no such file x.gguf")])
+    fleet = Fleet([member("fast", engine)])
+
+    async def ask() -> None:
+        async with fleet.lease("fast"):
+            pass
+
+    results = await asyncio.gather(ask(), ask(), return_exceptions=True)
+    assert [type(r) for r in results] == [ConfigError, ConfigError]
+    with pytest.raises(ConfigError, match="x.gguf"):
+        await ask()
+    assert engine.started == 1, "refused at once the second time, without another start"
+    await fleet.close()
+
+
+async def test_starts_that_keep_failing_end_in_failed(monkeypatch):
+    monkeypatch.setattr("subcortex.fleet.machine._FIRST_DELAY_S", 0.001)
+    engine = ScriptedEngine(starts=[EngineFailed("boom")] * 3)
+    fleet = Fleet([member("fast", engine, restarts=2)])
+    with pytest.raises(EngineFailed, match="boom"):
+        async with fleet.lease("fast"):
+            pass
+    assert engine.started == 3
+    assert fleet.state("fast") is TierState.FAILED
+    await fleet.close()
+
+
+async def test_places_are_given_by_priority_then_arrival_and_the_line_is_bounded():
+    fleet = Fleet([member("fast", ScriptedEngine(), concurrent=1, waiting=3)])
+    served: list[str] = []
+
+    async def ask(name: str, priority: int) -> None:
+        async with fleet.lease("fast", priority):
+            served.append(name)
+
+    async with fleet.lease("fast"):
+        asks = [asyncio.create_task(ask(n, p)) for n, p in (("low", 0), ("high", 5), ("low too", 0))]
+        await until(lambda: fleet.status()[0].queued == 3)
+        with pytest.raises(Overloaded) as refused:
+            await ask("one too many", 9)
+        assert refused.value.details["waiting"] == 3
+        assert refused.value.details["retry_after_s"] > 0
+    await asyncio.gather(*asks)
+    assert served == ["high", "low", "low too"]
+    await fleet.close()
+
+
+async def test_a_waiter_that_gives_up_leaves_no_place_behind():
+    fleet = Fleet([member("fast", ScriptedEngine(), concurrent=1, waiting=9)])
+
+    async def ask() -> None:
+        async with fleet.lease("fast"):
+            pass
+
+    async with fleet.lease("fast"):
+        gone = asyncio.create_task(ask())
+        stays = asyncio.create_task(ask())
+        await until(lambda: fleet.status()[0].queued == 2)
+        gone.cancel()
+        await asyncio.wait([gone])
+        assert fleet.status()[0].queued == 1
+    await stays
+    assert fleet.status()[0].in_flight == 0
+    await fleet.close()
+
+
+async def test_closing_sends_waiters_away_and_stops_a_start_in_the_middle():
+    engine = ScriptedEngine()
+    engine.may_start.clear()
+    fleet = Fleet([member("fast", engine)])
+
+    async def ask() -> None:
+        async with fleet.lease("fast"):
+            pass
+
+    waiting = asyncio.create_task(ask())
+    await until(lambda: fleet.state("fast") is TierState.STARTING)
+    await fleet.close()
+    with pytest.raises(Cancelled):
+        await waiting
+    assert engine.stopped == 1
+    with pytest.raises(Cancelled):
+        await ask()
