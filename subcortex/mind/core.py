@@ -36,6 +36,8 @@ from subcortex.types import (
 
 #: Tokens an answer is expected to have when the caller sets no limit.
 EXPECTED_TOKENS = 256
+#: How many measurements the journal's median stands for at most when the book is opened.
+_REMEMBERED = 8
 
 
 class Subcortex:
@@ -223,7 +225,7 @@ def cost_book(config: Config) -> CostBook:
     """Return what tiers cost: measured where the journal knows, else as the config says."""
     book = CostBook()
     for tier in config.tiers:
-        book.nominal(
+        book.seed(
             tier.name, ttft_s=tier.nominal_ttft_s, tpot_s=tier.nominal_tpot_s, load_s=tier.nominal_load_s
         )
     if not config.database_path.exists():
@@ -234,8 +236,8 @@ def cost_book(config: Config) -> CostBook:
         return book
     for tier in config.tiers:
         found = measured.get((tier.name, tier.model))
-        if found:
-            book.seed(tier.name, ttft_s=found.ttft_s, tpot_s=found.tpot_s, load_s=found.load_s, n=found.n)
+        for _ in range(min(found.n, _REMEMBERED) if found else 0):
+            book.observe(tier.name, ttft_s=found.ttft_s, tpot_s=found.tpot_s, load_s=found.load_s)
     return book
 
 
