@@ -1,0 +1,211 @@
+"""The schema, as numbered steps from an empty file to today; each says what it is for.
+
+A step that has been released is never edited: what comes later is a new step. The file's
+``user_version`` is the number of the last step it has. All pending steps run in one transaction that
+holds the write lock, so two processes that open at once migrate once, and a crash leaves the old schema.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from subcortex.errors import JournalError
+from subcortex.journal.database import APPLICATION_ID
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+
+def _001_thoughts(db: Database) -> None:
+    """Thoughts, the daemon runs that had them, and what is being said while they run.
+
+    ``seq`` counts in order of arrival and is what the search index points at. ``said`` holds the
+    partial answer apart, so that saving it does not rewrite a long prompt.
+    """
+    db.execute("""
+        CREATE TABLE daemon_runs (
+            id TEXT PRIMARY KEY,
+            started_at TEXT NOT NULL,
+            pid INTEGER NOT NULL,
+            process_started_s REAL,
+            version TEXT NOT NULL,
+            stopped_at TEXT
+        )""")
+    db.execute("""
+        CREATE TABLE thoughts (
+            seq INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            run_id TEXT NOT NULL REFERENCES daemon_runs (id),
+            status TEXT NOT NULL CHECK (status IN
+                ('running', 'completed', 'failed', 'cancelled', 'interrupted')),
+            created_at TEXT NOT NULL,
+            ended_at TEXT,
+            drive TEXT,
+            session TEXT,
+            tier TEXT NOT NULL,
+            model TEXT NOT NULL,
+            engine TEXT NOT NULL,
+            engine_version TEXT,
+            score REAL,
+            complexity REAL,
+            route TEXT NOT NULL,
+            params TEXT NOT NULL,
+            prompt_tokens INTEGER,
+            completion_tokens INTEGER,
+            queued_s REAL,
+            load_s REAL,
+            ttft_s REAL,
+            tpot_s REAL,
+            total_s REAL,
+            finish_reason TEXT,
+            error_code TEXT,
+            error_message TEXT,
+            recorded TEXT NOT NULL CHECK (recorded IN ('full', 'redacted', 'none')),
+            replaced_characters INTEGER NOT NULL DEFAULT 0,
+            prompt_chars INTEGER NOT NULL DEFAULT 0,
+            answer_chars INTEGER NOT NULL DEFAULT 0,
+            reasoning_chars INTEGER NOT NULL DEFAULT 0,
+            prompt TEXT,
+            messages TEXT,
+            answer TEXT,
+            reasoning TEXT,
+            tool_calls TEXT
+        )""")
+    db.execute("""
+        CREATE TABLE said (
+            thought_id TEXT PRIMARY KEY REFERENCES thoughts (id) ON DELETE CASCADE,
+            at TEXT NOT NULL,
+            answer TEXT,
+            reasoning TEXT,
+            answer_chars INTEGER NOT NULL,
+            reasoning_chars INTEGER NOT NULL
+        )""")
+    # Every index ends in seq by itself, so each filter lists its newest rows without sorting.
+    db.execute("CREATE INDEX thoughts_by_tier ON thoughts (tier, model)")
+    db.execute("CREATE INDEX thoughts_by_drive ON thoughts (drive) WHERE drive IS NOT NULL")
+    db.execute("CREATE INDEX thoughts_by_session ON thoughts (session) WHERE session IS NOT NULL")
+    db.execute("CREATE INDEX thoughts_not_completed ON thoughts (status) WHERE status <> 'completed'")
+
+
+def _002_events(db: Database) -> None:
+    """What happened to the engines: starts, ready with the seconds it took, crashes, stops."""
+    db.execute("""
+        CREATE TABLE events (
+            seq INTEGER PRIMARY KEY,
+            at TEXT NOT NULL,
+            run_id TEXT NOT NULL REFERENCES daemon_runs (id),
+            tier TEXT,
+            kind TEXT NOT NULL,
+            detail TEXT NOT NULL
+        )""")
+    db.execute("CREATE INDEX events_by_kind ON events (kind, tier)")
+
+
+def _003_search(db: Database) -> None:
+    """Full-text search over prompt, answer and reasoning of thoughts that have ended.
+
+    A thought enters the index when it ends, not when it begins: the request waits for the row, and
+    nobody waits for the index. The index holds no copy of the texts.
+    """
+    db.execute("""
+        CREATE VIRTUAL TABLE thoughts_fts USING fts5 (
+            prompt, answer, reasoning,
+            content = 'thoughts', content_rowid = 'seq', tokenize = 'unicode61 remove_diacritics 2'
+        )""")
+    add = (
+        "INSERT INTO thoughts_fts (rowid, prompt, answer, reasoning)"
+        " VALUES (new.seq, new.prompt, new.answer, new.reasoning);"
+    )
+    remove = (
+        "INSERT INTO thoughts_fts (thoughts_fts, rowid, prompt, answer, reasoning)"
+        " VALUES ('delete', old.seq, old.prompt, old.answer, old.reasoning);"
+    )
+    db.execute(f"""
+        CREATE TRIGGER thoughts_search_ended AFTER UPDATE OF status ON thoughts
+        WHEN old.status = 'running' AND new.status <> 'running' BEGIN {add} END""")
+    db.execute(f"""
+        CREATE TRIGGER thoughts_search_changed AFTER UPDATE OF prompt, answer, reasoning ON thoughts
+        WHEN old.status <> 'running' BEGIN {remove} {add} END""")
+    db.execute(f"""
+        CREATE TRIGGER thoughts_search_inserted AFTER INSERT ON thoughts
+        WHEN new.status <> 'running' BEGIN {add} END""")
+    db.execute(f"""
+        CREATE TRIGGER thoughts_search_deleted AFTER DELETE ON thoughts
+        WHEN old.status <> 'running' BEGIN {remove} END""")
+    db.execute("""
+        INSERT INTO thoughts_fts (rowid, prompt, answer, reasoning)
+        SELECT seq, prompt, answer, reasoning FROM thoughts WHERE status <> 'running'""")
+
+
+_STEPS: tuple[Callable[[Database], None], ...] = (_001_thoughts, _002_events, _003_search)
+
+#: Version of the schema that this program writes.
+LATEST = len(_STEPS)
+
+
+def migrate(conn: sqlite3.Connection, path: Path, *, to: int = LATEST) -> int:
+    """Bring the schema up to ``to`` and return the version found before.
+
+    Raises:
+        JournalError: The file is another program's database, or from a newer version.
+        sqlite3.Error: The database cannot be written.
+    """
+    found = checked_version(conn, path)
+    if found >= to:
+        return found
+    # It takes 0.1 s to import, and a database that is up to date does without.
+    from sqlite_utils import Database
+
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have migrated while this one waited for the lock.
+        found = checked_version(conn, path)
+        db = Database(conn)
+        for step in _STEPS[found:to]:
+            step(db)
+        if found < to:
+            conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            conn.execute(f"PRAGMA user_version = {to}")
+        conn.execute("COMMIT")
+    except BaseException:
+        if conn.in_transaction:
+            conn.execute("ROLLBACK")
+        raise
+    return found
+
+
+def checked_version(conn: sqlite3.Connection, path: Path) -> int:
+    """Return the schema version of the file.
+
+    Raises:
+        JournalError: The file is another program's database, or from a newer version.
+    """
+    # One read transaction: another process may be migrating between two of these.
+    alone = not conn.in_transaction
+    if alone:
+        conn.execute("BEGIN")
+    try:
+        tables = int(conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0])
+        version = int(conn.execute("PRAGMA user_version").fetchone()[0])
+        owner = int(conn.execute("PRAGMA application_id").fetchone()[0])
+    finally:
+        if alone:
+            conn.execute("COMMIT")
+    if owner != APPLICATION_ID and (tables or owner or version):
+        raise JournalError(
+            f"{path} is another program's database ({tables} tables and indexes, none of them ours)",
+            hint="Set journal.database to a file of its own.",
+            file=str(path),
+        )
+    if version > LATEST:
+        raise JournalError(
+            f"{path} has journal version {version}; this program knows versions up to {LATEST}",
+            hint="Upgrade subcortex, or set journal.database to another file.",
+            file=str(path),
+            found=version,
+            known=LATEST,
+        )
+    return version

@@ -1,0 +1,269 @@
+"""The journal as the mind sees it: begin a thought, say what was said, complete it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+from subcortex.clock import Clock, SystemClock
+from subcortex.errors import JournalError
+from subcortex.journal import rows
+from subcortex.journal.database import connect_writer, explained
+from subcortex.journal.migrations import migrate
+from subcortex.journal.recorder import Recorder
+from subcortex.journal.records import JournalHealth, Limits, ThoughtEnd, ThoughtStart
+from subcortex.journal.writer import Statement, Write, Writer
+from subcortex.types import Durability, new_thought_id
+
+#: How far two readings of a process's start may differ (the kernel counts in ticks from boot).
+_SAME_START_S = 5.0
+
+
+class Journal:
+    """The record of every thought; made by ``Journal.open``, one a database file.
+
+    Its methods may be called from any event loop or thread, except that ``begin`` and ``complete``
+    are coroutines. While the database takes nothing (a full disk, another program's lock), writes wait
+    in memory up to ``Limits.held_rows`` and ``health`` says so.
+    """
+
+    def __init__(self, path: Path, durability: Durability, recorder: Recorder, clock: Clock, limits: Limits):
+        """Private: use ``open``."""
+        self.path = path
+        self.run_id = new_thought_id()
+        self._durability = durability
+        self._recorder = recorder
+        self._clock = clock
+        self._limits = limits
+        #: Starts of the thoughts at work, for the case that their row is gone when they end.
+        self._running: dict[str, Statement] = {}
+        self._saying: dict[str, tuple[str, str]] = {}
+        self._saying_due_s = 0.0
+        self._lock = threading.Lock()
+        self._closed = False
+        conn = self._connect(limits.open_timeout_s)
+        self._first = self._first_writes(conn)
+        self._writer = Writer(
+            path, conn, reconnect=self._connect, limits=limits, clock=clock, collect=self._collect_said
+        )
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        durability: Durability = "process",
+        recorder: Recorder | None = None,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+    ) -> Journal:
+        """Open the database, creating it (file 0600, folder 0700) and migrating it as need be.
+
+        Thoughts that a killed process left running are marked interrupted, with what had been said.
+
+        Raises:
+            JournalError: It cannot be created, opened or written; it is damaged, another program's,
+                or from a newer version.
+        """
+        try:
+            journal = cls(
+                path, durability, recorder or Recorder(), clock or SystemClock(), limits or Limits()
+            )
+            journal._writer.start(journal._first)
+        except sqlite3.Error as error:
+            raise explained(error, path, "open the journal") from error
+        return journal
+
+    @property
+    def health(self) -> JournalHealth:
+        """Whether what is written reaches the disk, and what waits in memory if not."""
+        return self._writer.health
+
+    async def begin(self, record: ThoughtStart) -> None:
+        """Write a thought down before it goes to an engine; returns once committed.
+
+        While the journal is degraded it returns once held in memory.
+
+        Raises:
+            JournalError: As much waits in memory as may, or the id is on record already.
+        """
+        self._refuse_if_closed()
+        self._refuse_if_full()
+        row = rows.start_row(record, self.run_id, self._recorder)
+        self._running[record.id] = (rows.RESTORE_START, row)
+        write = Write([(rows.INSERT_START, row)], f"the start of thought {record.id}", urgent=True)
+        try:
+            await self._written(write)
+        except JournalError:
+            self._running.pop(record.id, None)
+            raise
+
+    def say(self, thought_id: str, text: str, reasoning: str) -> None:
+        """Note what has been said so far, whole; saved every half second, the newest wins."""
+        if thought_id not in self._running or self._closed:
+            return
+        with self._lock:
+            idle = not self._saying
+            self._saying[thought_id] = (text, reasoning)
+            if idle:
+                self._saying_due_s = self._clock.monotonic_s() + self._limits.say_interval_s
+        if idle:
+            self._writer.wake()
+
+    async def complete(self, end: ThoughtEnd) -> None:
+        """Write how a thought ended; returns once committed (or held in memory while degraded).
+
+        Raises:
+            JournalError: No such thought runs.
+        """
+        self._refuse_if_closed()
+        await self._written(self._ended(end))
+
+    def complete_soon(self, end: ThoughtEnd) -> None:
+        """Like ``complete`` without waiting; ``aclose`` writes what is still queued.
+
+        Raises:
+            JournalError: The journal is closed.
+        """
+        self._refuse_if_closed()
+        self._writer.put(self._ended(end))
+
+    def event(self, tier: str | None, kind: str, **detail: Any) -> None:
+        """Note what happened to an engine, without waiting.
+
+        ``kind`` is a word such as ``ready``, ``crashed`` or ``stopped``. ``ready`` with ``load_s``
+        (seconds) and ``model`` is what ``Reader.tier_costs`` tells loads from.
+
+        Raises:
+            JournalError: The journal is closed.
+        """
+        self._refuse_if_closed()
+        row = rows.event_row(self.run_id, tier, kind, detail, self._clock.now(), self._recorder)
+        self._writer.put(Write([(rows.INSERT_EVENT, row)], f"event {kind}"))
+
+    async def aclose(self) -> None:
+        """Write what is queued, note the end of this run, and close; a second call does nothing.
+
+        Raises:
+            JournalError: Rows that waited in memory could not be written, and how many.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        for said in self._collect_said()[0]:
+            self._writer.put(said)
+        stopped = (rows.STOP_RUN, (rows.timestamp(self._clock.now()), self.run_id))
+        self._writer.put(Write([stopped, *_interrupted(self.run_id)], "the end of this run"))
+        await asyncio.get_running_loop().run_in_executor(None, self._writer.stop)
+        health = self._writer.health
+        if health.held_rows:
+            raise JournalError(
+                f"{health.held_rows} rows were not written to {self.path}: {health.reason}",
+                hint="They were in memory only and are lost; free the database before the next start.",
+                held_rows=health.held_rows,
+            )
+
+    async def __aenter__(self) -> Journal:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def _written(self, write: Write) -> None:
+        write.waiter = asyncio.get_running_loop().create_future()
+        self._writer.put(write)
+        await write.waiter
+
+    def _ended(self, end: ThoughtEnd) -> Write:
+        row = rows.end_row(end, self._clock.now(), self._recorder)
+        start = self._running.pop(end.id, None)
+        with self._lock:
+            self._saying.pop(end.id, None)
+        return Write(
+            [(rows.UPDATE_END, row), (rows.DELETE_SAID, (end.id,))],
+            f"the end of thought {end.id}",
+            otherwise=[] if start is None else [start],
+        )
+
+    def _collect_said(self) -> tuple[list[Write], float | None]:
+        with self._lock:
+            if not self._saying:
+                return [], None
+            due_in_s = self._saying_due_s - self._clock.monotonic_s()
+            if due_in_s > 0 and not self._closed:
+                return [], due_in_s
+            saying, self._saying = self._saying, {}
+        now = self._clock.now()
+        return [
+            Write(
+                [(rows.UPSERT_SAID, rows.said_row(thought_id, text, reasoning, now, self._recorder))],
+                f"what thought {thought_id} has said",
+            )
+            for thought_id, (text, reasoning) in saying.items()
+        ], None
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise JournalError(f"the journal {self.path} is closed", hint="Open it again.")
+
+    def _refuse_if_full(self) -> None:
+        health, limits = self._writer.health, self._limits
+        if health.held_rows >= limits.held_rows or health.held_bytes >= limits.held_mib * 2**20:
+            raise JournalError(
+                f"the journal takes no more thoughts: {health.held_rows} rows"
+                f" ({health.held_bytes / 2**20:.1f} MiB) wait in memory because {health.reason}",
+                hint=f"Make room for {self.path}; they are written as soon as it takes them.",
+                held_rows=health.held_rows,
+                held_bytes=health.held_bytes,
+            )
+
+    def _connect(self, timeout_s: float) -> sqlite3.Connection:
+        conn = connect_writer(self.path, self._durability, timeout_s)
+        try:
+            migrate(conn, self.path)
+        except BaseException:
+            conn.close()
+            raise
+        return conn
+
+    def _first_writes(self, conn: sqlite3.Connection) -> list[Write]:
+        """Return the row of this run, and what marks the thoughts of dead runs as interrupted."""
+        pid = os.getpid()
+        row = (self.run_id, rows.timestamp(self._clock.now()), pid, _started_s(pid), _version())
+        statements: list[Statement] = [(rows.INSERT_RUN, row)]
+        for run_id, run_pid, started_s, stopped_at in conn.execute(rows.RUNS_WITH_RUNNING).fetchall():
+            if stopped_at is not None or not _alive(run_pid, started_s):
+                statements += _interrupted(run_id)
+        return [Write(statements, "the start of this run")]
+
+
+def _interrupted(run_id: str) -> list[Statement]:
+    return [(rows.INTERRUPT, (run_id,)), (rows.CLEAR_SAID, ())]
+
+
+def _alive(pid: int, started_s: float | None) -> bool:
+    found_s = _started_s(pid)
+    return found_s is not None and (started_s is None or abs(found_s - started_s) < _SAME_START_S)
+
+
+def _started_s(pid: int) -> float | None:
+    """Return when process ``pid`` started, Unix seconds; None if there is none."""
+    import psutil
+
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("subcortex")
+    except PackageNotFoundError:
+        return "unknown"
