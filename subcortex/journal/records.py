@@ -154,6 +154,11 @@ class JournalHealth:
     held_bytes: int = 0
     since: datetime | None = None
 
+    def __str__(self) -> str:
+        if self.state == "ok":
+            return "ok"
+        return f"degraded: {self.reason}; {self.held_rows} rows wait in memory"
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

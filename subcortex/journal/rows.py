@@ -34,6 +34,8 @@ UPDATE thoughts SET status = ?, ended_at = ?, tier = ?, model = ?, engine = ?,
     replaced_characters = replaced_characters + ?
 WHERE id = ? AND status IN ('running', 'interrupted')"""
 
+CANCEL_START = "UPDATE thoughts SET status = 'cancelled', ended_at = ? WHERE id = ? AND status = 'running'"
+
 UPSERT_SAID = """
 INSERT INTO said (thought_id, at, answer, reasoning, answer_chars, reasoning_chars)
 VALUES (?, ?, ?, ?, ?, ?)
@@ -244,5 +246,9 @@ def _failure(row: Mapping[str, Any]) -> Failure | None:
 
 def _route(route: Route, recorder: Recorder) -> dict[str, Any]:
     shown = route.model_dump(mode="json")
-    # Reasons quote figures of the prompt, never its words, so they stay when texts are held back.
-    return dict(recorder.data(shown)) if recorder.policy == "redacted" else shown
+    if recorder.policy == "redacted":
+        return dict(recorder.data(shown))
+    if recorder.policy == "none" and route.degraded:
+        # The reasons of a decision quote figures only, but an engine's refusal may quote the prompt.
+        return {**shown, "reasons": [], "degraded_reason": None}
+    return shown

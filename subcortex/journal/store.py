@@ -101,6 +101,12 @@ class Journal:
         except JournalError:
             self._running.pop(record.id, None)
             raise
+        except asyncio.CancelledError:
+            # The caller is gone before it had a thought to complete, and the row may be written yet.
+            self._running.pop(record.id, None)
+            cancelled = (rows.CANCEL_START, (rows.timestamp(self._clock.now()), record.id))
+            self._writer.put(Write([cancelled], f"the cancelling of thought {record.id}"))
+            raise
 
     def say(self, thought_id: str, text: str, reasoning: str) -> None:
         """Note what has been said so far, whole; saved every half second, the newest wins."""
