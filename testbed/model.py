@@ -1,0 +1,167 @@
+"""The Llama architecture in a page of torch: what is trained is exactly what the engines run.
+
+Names of weights are those of Hugging Face's LlamaForCausalLM, so that exporting is copying.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPSILON = 1e-5
+ROPE_THETA = 10_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A model's sizes. Widths are multiples of 32 (Q8_0 blocks); head counts are even (TP=2)."""
+
+    vocabulary: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    hidden: int
+
+    def config(self, context_tokens: int, pad: int, end: int) -> dict[str, Any]:
+        """The Hugging Face config.json of this shape."""
+        return {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "vocab_size": self.vocabulary,
+            "hidden_size": self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_size,
+            "intermediate_size": self.hidden,
+            "max_position_embeddings": context_tokens,
+            "rms_norm_eps": EPSILON,
+            "rope_theta": ROPE_THETA,
+            "hidden_act": "silu",
+            "attention_bias": False,
+            "mlp_bias": False,
+            "tie_word_embeddings": True,
+            "torch_dtype": "bfloat16",
+            "bos_token_id": None,
+            "eos_token_id": end,
+            "pad_token_id": pad,
+        }
+
+
+SHAPES = {
+    "fast": Shape(vocabulary=640, width=160, layers=5, heads=6, kv_heads=2, head_size=32, hidden=448),
+    "deep": Shape(vocabulary=640, width=352, layers=7, heads=10, kv_heads=2, head_size=32, hidden=960),
+}
+
+
+def _norm(x: Tensor, weight: Tensor) -> Tensor:
+    return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), EPSILON)
+
+
+class Norm(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _norm(x, self.weight)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        inner, kv = shape.heads * shape.head_size, shape.kv_heads * shape.head_size
+        self.q_proj = nn.Linear(shape.width, inner, bias=False)
+        self.k_proj = nn.Linear(shape.width, kv, bias=False)
+        self.v_proj = nn.Linear(shape.width, kv, bias=False)
+        self.o_proj = nn.Linear(inner, shape.width, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+        rows, length, _ = x.shape
+        size, groups = self.shape.head_size, self.shape.heads // self.shape.kv_heads
+        q = self.q_proj(x).view(rows, length, -1, size).transpose(1, 2)
+        k = self.k_proj(x).view(rows, length, -1, size).transpose(1, 2)
+        v = self.v_proj(x).view(rows, length, -1, size).transpose(1, 2)
+        q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.o_proj(mixed.transpose(1, 2).reshape(rows, length, -1))  # type: ignore[no-any-return]
+
+
+class Mlp(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(shape.width, shape.hidden, bias=False)
+        self.up_proj = nn.Linear(shape.width, shape.hidden, bias=False)
+        self.down_proj = nn.Linear(shape.hidden, shape.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+
+
+class Layer(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.input_layernorm, self.post_attention_layernorm = Norm(shape.width), Norm(shape.width)
+        self.self_attn, self.mlp = Attention(shape), Mlp(shape)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, mask)
+        return x + self.mlp(self.post_attention_layernorm(x))  # type: ignore[no-any-return]
+
+
+class Body(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(shape.vocabulary, shape.width)
+        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
+        self.norm = Norm(shape.width)
+
+
+class Llama(nn.Module):
+    """A decoder over packed rows: tokens attend only within the conversation that they belong to."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.activations = torch.float32
+        self.model = Body(shape)
+        for name, weight in self.named_parameters():
+            if weight.dim() == 2:
+                scale = 0.02 if "embed" in name else weight.shape[1] ** -0.5
+                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                    scale /= (2 * shape.layers) ** 0.5
+                nn.init.normal_(weight, std=scale)
+
+    def forward(self, tokens: Tensor, documents: Tensor) -> Tensor:
+        """Logits of the next token.
+
+        Args:
+            tokens: ids, (rows, length).
+            documents: the number of each token's conversation in its row, (rows, length).
+
+        Returns:
+            (rows, length, vocabulary).
+        """
+        length, half = tokens.shape[1], self.shape.head_size // 2
+        places = torch.arange(length, device=tokens.device, dtype=torch.float32)
+        rates = ROPE_THETA ** -(torch.arange(half, device=tokens.device, dtype=torch.float32) / half)
+        angles = torch.outer(places, rates)
+        x = self.model.embed_tokens(tokens)
+        x = x.to(self.activations)
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
+        mask = (documents[:, None, :, None] == documents[:, None, None, :]) & causal
+        for layer in self.model.layers:
+            x = layer(x, cos, sin, mask)
+        return F.linear(self.model.norm(x), self.model.embed_tokens.weight.to(x.dtype))
