@@ -18,8 +18,9 @@ from pathlib import Path
 
 from _bench import arguments, finish, machine, spread
 
-_IMPORT = "import time; t = time.perf_counter(); import subcortex; print((time.perf_counter() - t) * 1e3)"
-_THINK = "import time; t = time.perf_counter(); from subcortex import think; print((time.perf_counter() - t) * 1e3)"
+_TIMED = "import time; t = time.perf_counter(); {}; print((time.perf_counter() - t) * 1e3)"
+_IMPORT = _TIMED.format("import subcortex")
+_THINK = _TIMED.format("from subcortex import think")
 _CONFIG = """
 [subcortex]
 version = 1

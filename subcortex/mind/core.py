@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from subcortex import config as configuration
 from subcortex import drives as drive_files
 from subcortex import engines
 from subcortex.clock import Clock, SystemClock
-from subcortex.config import Config
+from subcortex.config import Config, Tier
 from subcortex.engines.protocol import Engine
 from subcortex.errors import Cancelled, InvalidRequest, SubcortexError
 from subcortex.fleet import Fleet, Member
@@ -36,8 +36,9 @@ from subcortex.types import (
 
 #: Tokens an answer is expected to have when the caller sets no limit.
 EXPECTED_TOKENS = 256
-#: How many measurements the journal's median stands for at most when the book is opened.
-_REMEMBERED = 8
+
+#: Makes the engine of a tier.
+Create = Callable[[Tier], Engine]
 
 
 class Subcortex:
@@ -46,13 +47,16 @@ class Subcortex:
     Use ``async with Subcortex.open(config) as mind``; one process may own a configuration at a time.
     """
 
-    def __init__(self, config: Config, journal: Journal, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, config: Config, journal: Journal, *, create: Create | None = None, clock: Clock | None = None
+    ) -> None:
         self.config = config
         self.journal = journal
         self.clock = clock or SystemClock()
         self.log = structlog.get_logger("mind")
         self.drives = drive_files.load_drives(config.drives_dir)
-        self.engines: dict[str, Engine] = {t.name: engines.create(t, config=config) for t in config.tiers}
+        make = create or (lambda tier: engines.create(tier, config=config))
+        self.engines = {tier.name: make(tier) for tier in config.tiers}
         self.costs = cost_book(config)
         self.fleet = Fleet(self._members(), on_change=self._changed, clock=self.clock)
         self._thinking: set[asyncio.Task[Any]] = set()
@@ -62,15 +66,25 @@ class Subcortex:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, config: Config | Path | str | None = None, *, clock: Clock | None = None
+        cls,
+        config: Config | Path | str | None = None,
+        *,
+        create: Create | None = None,
+        clock: Clock | None = None,
     ) -> AsyncIterator[Subcortex]:
-        """Open the journal, start the eager tiers in the background, and close it all at the end."""
+        """Open the journal, start the eager tiers in the background, and close it all at the end.
+
+        Args:
+            config: A configuration, a file, or None for the default's.
+            create: Makes a tier's engine; the real ones unless a test brings its own.
+            clock: Where time comes from.
+        """
         if not isinstance(config, Config):
             config = configuration.load(config)
         recorder = Recorder(config.journal.record, config.journal.redact)
         journal = Journal.open(config.database_path, durability=config.journal.durability, recorder=recorder)
         try:
-            mind = cls(config, journal, clock=clock)
+            mind = cls(config, journal, create=create, clock=clock)
             mind.fleet.open()
             try:
                 yield mind
@@ -225,7 +239,7 @@ def cost_book(config: Config) -> CostBook:
     """Return what tiers cost: measured where the journal knows, else as the config says."""
     book = CostBook()
     for tier in config.tiers:
-        book.seed(
+        book.nominal(
             tier.name, ttft_s=tier.nominal_ttft_s, tpot_s=tier.nominal_tpot_s, load_s=tier.nominal_load_s
         )
     if not config.database_path.exists():
@@ -236,8 +250,8 @@ def cost_book(config: Config) -> CostBook:
         return book
     for tier in config.tiers:
         found = measured.get((tier.name, tier.model))
-        for _ in range(min(found.n, _REMEMBERED) if found else 0):
-            book.observe(tier.name, ttft_s=found.ttft_s, tpot_s=found.tpot_s, load_s=found.load_s)
+        if found:
+            book.seed(tier.name, ttft_s=found.ttft_s, tpot_s=found.tpot_s, load_s=found.load_s, n=found.n)
     return book
 
 

@@ -21,7 +21,7 @@ from subcortex.errors import (
     SubcortexError,
 )
 from subcortex.fleet import Lease
-from subcortex.journal import ThoughtEnd
+from subcortex.journal import Failure, ThoughtEnd
 from subcortex.mind.saying import Saying
 from subcortex.routing import Decision
 from subcortex.types import Chunk, Notice, Route, ThinkRequest, Thought, ThoughtStatus, TierState
@@ -241,7 +241,7 @@ class Thinking:
             usage=thought.usage if thought else saying.counted(),
             timing=thought.timing if thought else saying.timing(),
             finish_reason=saying.finish_reason,
-            error=error.to_wire() if error else None,
+            error=Failure(error.code, error.message) if error else None,
         )
 
     def _thought(self) -> Thought:
