@@ -1,1 +1,36 @@
 """The backends: llama.cpp, vLLM and remote servers behind one small protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from subcortex.config import Config, LlamaCppTier, RemoteTier, VllmTier
+
+if TYPE_CHECKING:
+    from subcortex.engines.protocol import Engine
+
+__all__ = ["create", "reap_leftovers"]
+
+
+def create(tier: LlamaCppTier | VllmTier | RemoteTier, *, config: Config) -> Engine:
+    """Return the engine that a tier names, not started. Nothing is read or run yet."""
+    # Imported here: a machine with one kind of engine pays for that one.
+    if isinstance(tier, LlamaCppTier):
+        from subcortex.engines.llamacpp import LlamaCppEngine
+
+        return LlamaCppEngine(tier, config)
+    if isinstance(tier, VllmTier):
+        from subcortex.engines.vllm import VllmEngine
+
+        return VllmEngine(tier, config)
+    from subcortex.engines.remote import RemoteEngine
+
+    return RemoteEngine(tier, config)
+
+
+def reap_leftovers(runtime_dir: Path) -> list[str]:
+    """End the engines that a dead daemon left; see ``process.reap_leftovers``."""
+    from subcortex.engines import process
+
+    return process.reap_leftovers(runtime_dir)

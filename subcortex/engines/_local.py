@@ -1,0 +1,222 @@
+"""What the engines that run here have in common: launch, readiness, death, end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import ClassVar
+
+import aiohttp
+
+from subcortex import paths
+from subcortex.config import Config, LlamaCppTier, RemoteTier, VllmTier
+from subcortex.engines.process import EngineProcess
+from subcortex.engines.protocol import Delta, GenerateRequest, ProcessInfo, Progress
+from subcortex.engines.wire import Wire
+from subcortex.errors import EngineFailed, SubcortexError
+
+#: A Unix socket's address has 108 bytes; some servers append to it while they bind.
+_SOCKET_PATH_BYTES = 100
+_FIRST_LOOK_S = 0.005
+_LONGEST_LOOK_S = 0.2
+_ORIGIN = "http://engine"
+
+
+class LocalEngine(ABC):
+    """An engine in a process of ours, reached by a Unix socket in a private folder."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, tier: LlamaCppTier | VllmTier, config: Config) -> None:
+        self.model = tier.model
+        self._tier = tier
+        self._config = config
+        self._folder = config.runtime_dir / "engines" / tier.name
+        self._log_path = config.log_dir / f"{tier.name}.log"
+        self._process: EngineProcess | None = None
+        self._wire: Wire | None = None
+        self._socket: Path | None = None
+        self._version: str | None = None
+
+    @property
+    def version(self) -> str | None:
+        """The backend's version once it has started."""
+        return self._version
+
+    @property
+    def process(self) -> ProcessInfo | None:
+        """The engine's main process while there is one."""
+        return self._process.info if self._process else None
+
+    async def start(self, progress: Progress) -> None:
+        """Launch and wait for the health route; see ``Engine.start``."""
+        try:
+            await self._start(progress)
+        except asyncio.CancelledError:
+            # Whoever cancels may be going down himself: nothing may outlive this call.
+            await asyncio.shield(asyncio.ensure_future(self.stop(grace_s=0.0)))
+            raise
+
+    async def _start(self, progress: Progress) -> None:
+        progress.report("checking files")
+        await self._check()
+        paths.private_folder(self._config.runtime_dir)
+        self._socket = _socket_path(paths.private_folder(self._made(self._folder)))
+        self._socket.unlink(missing_ok=True)
+
+        def tell(lines: list[str]) -> None:
+            for line in lines:
+                if text := self._progress(line):
+                    progress.report(text)
+
+        progress.report("starting")
+        self._process = EngineProcess.spawn(
+            self._command(self._socket),
+            env=self._env(),
+            folder=self._folder,
+            log_path=self._log_path,
+            on_lines=tell,
+        )
+        self._wire = Wire(
+            f"{_ORIGIN}/v1", model=self._tier.name, socket=self._socket, log_tail=self.log_tail
+        )
+        limit_s = self._tier.start_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._await_health(self._process, self._wire)
+                self._version = await self._asked_version(self._wire)
+        except TimeoutError:
+            raise EngineFailed(
+                f"{self.kind} serving {self.model} was not ready within {limit_s:g} s",
+                hint="Raise start_timeout_s of the tier if it only needs longer.",
+                log_tail=self.log_tail(),
+            ) from None
+        self._process.log.unhook()
+        progress.report("ready")
+
+    async def stop(self, grace_s: float = 10.0) -> None:
+        """End the whole process tree; returns when processes and socket are gone."""
+        if self._wire is not None:
+            await self._wire.close()
+        if self._process is not None:
+            await self._process.stop(grace_s)
+            self._process = None
+        self._wire = None
+        if self._socket is not None:
+            self._socket.unlink(missing_ok=True)
+            if self._socket.parent != self._folder:
+                shutil.rmtree(self._socket.parent, ignore_errors=True)
+            self._socket = None
+
+    async def exited(self) -> str:
+        """Wait until the engine dies by itself; return why in words."""
+        if self._process is None:
+            return "is not running"
+        return await self._process.exited()
+
+    async def healthy(self) -> bool:
+        """Return whether the health route answers with 200 within 5 seconds."""
+        if self._process is None or self._wire is None or not self._process.running:
+            return False
+        with contextlib.suppress(OSError, TimeoutError, aiohttp.ClientError):
+            status, _ = await self._wire.get(f"{_ORIGIN}/health")
+            return status == 200
+        return False
+
+    def generate(self, request: GenerateRequest) -> AsyncIterator[Delta]:
+        """Stream an answer; see ``Engine.generate``."""
+        if self._wire is None:
+            raise EngineFailed(f"{self.kind} serving {self.model} is not running")
+        return self._wire.generate(request)
+
+    def log_tail(self, lines: int = 20) -> str:
+        """Return the last lines of the log, inert for a terminal."""
+        if self._process is not None:
+            return self._process.log.tail(lines)
+        return _tail_of_file(self._log_path, lines)
+
+    async def _await_health(self, process: EngineProcess, wire: Wire) -> None:
+        assert self._socket is not None
+        delay_s = _FIRST_LOOK_S
+        ended = asyncio.ensure_future(process.exited())
+        try:
+            while True:
+                await asyncio.wait({ended}, timeout=delay_s)
+                if ended.done():
+                    raise await self._explained(process, ended.result())
+                delay_s = min(delay_s * 1.3, _LONGEST_LOOK_S)
+                if not self._socket.exists():
+                    continue
+                with contextlib.suppress(OSError, TimeoutError, aiohttp.ClientError):
+                    status, _ = await wire.get(f"{_ORIGIN}/health", timeout_s=2.0)
+                    if status == 200:
+                        return
+        finally:
+            ended.cancel()
+
+    async def _explained(self, process: EngineProcess, why: str) -> SubcortexError:
+        # The last words may still be in the pipe.
+        await asyncio.to_thread(process.log.join, 1.0)
+        return self._diagnosis(process.log.tail()) or EngineFailed(
+            f"{self.kind} serving {self.model} {why} before it was ready",
+            hint="The end of its log says why; `subcortex logs` shows all of it.",
+            log_tail=process.log.tail(30),
+        )
+
+    def _env(self) -> dict[str, str]:
+        env = dict(os.environ)
+        for tier in self._config.tiers:
+            # An engine has no use for the keys of other services.
+            if isinstance(tier, RemoteTier) and tier.api_key_env:
+                env.pop(tier.api_key_env, None)
+        if self._tier.gpus is not None:
+            # In NVML's order, which the config counts in; CUDA's own puts the fastest first.
+            env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self._tier.gpus))
+        return env | self._tier.env
+
+    def _made(self, folder: Path) -> Path:
+        return paths.private_folder(folder.parent) / folder.name
+
+    @abstractmethod
+    async def _check(self) -> None:
+        """Raise ConfigError if what the engine needs is not there."""
+
+    @abstractmethod
+    def _command(self, socket: Path) -> list[str]:
+        """Return program and arguments of a server on ``socket``."""
+
+    @abstractmethod
+    async def _asked_version(self, wire: Wire) -> str | None:
+        """Return the version of the server that now runs."""
+
+    @abstractmethod
+    def _progress(self, line: str) -> str | None:
+        """Return what a log line says about how far the start has come."""
+
+    @abstractmethod
+    def _diagnosis(self, log: str) -> SubcortexError | None:
+        """Return the error that the end of the log shows, None if it shows none that is known."""
+
+
+def _socket_path(folder: Path) -> Path:
+    path = folder / "engine.sock"
+    if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES:
+        return path
+    return Path(tempfile.mkdtemp(prefix="subcortex-", dir="/tmp")) / "engine.sock"  # noqa: S108 - mode 0700
+
+
+def _tail_of_file(path: Path, lines: int) -> str:
+    from subcortex.engines.enginelog import inert
+
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 64 * 1024))
+        text = file.read().decode("utf-8", errors="replace")
+        return "\n".join(inert(row.rpartition("\r")[2]) for row in text.splitlines()[-lines:])
+    return ""

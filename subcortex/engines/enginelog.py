@@ -1,0 +1,130 @@
+"""Keep what an engine prints: in a rotated file, the end of it in memory, each line to who asks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+ROTATE_BYTES = 10 * 1024 * 1024
+KEPT_FILES = 3
+_TAIL_BYTES = 64 * 1024
+_READ_BYTES = 256 * 1024
+#: After a full read the pump rests, so that an engine that floods its log is slowed and we are not.
+_FLOOD_REST_S = 0.01
+
+_ESCAPES = re.compile(
+    r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\|$)|\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-Z\\-_]|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+
+
+def inert(text: str) -> str:
+    """Return ``text`` without escape sequences and control characters, tabs and line breaks aside."""
+    return _ESCAPES.sub("", text)
+
+
+class LogPump:
+    """A thread that carries a child's output from a pipe into its log.
+
+    A thread, not a task: a stalled event loop must not stall the child. Whatever goes wrong with the
+    file (a full disk), the pipe is still drained and the tail still kept.
+    """
+
+    def __init__(self, path: Path, *, rotate_bytes: int = ROTATE_BYTES) -> None:
+        self.path = path
+        self._rotate_bytes = rotate_bytes
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = 0
+        self._size = 0
+        self._file: int | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._on_lines: Callable[[list[str]], None] | None = None
+
+    def start(self, pipe: int, on_lines: Callable[[list[str]], None] | None = None) -> None:
+        """Read ``pipe`` until its end and close it; ``on_lines`` is called in the thread."""
+        self._on_lines = on_lines
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):
+            if self.path.exists() and self.path.stat().st_size:
+                self._rotate()
+        self._thread = threading.Thread(
+            target=self._run, args=(pipe,), name=f"log {self.path.name}", daemon=True
+        )
+        self._thread.start()
+
+    def unhook(self) -> None:
+        """Stop telling lines: from here on they cost a read and a write."""
+        self._on_lines = None
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until the last writer has closed the pipe, at most ``timeout_s`` seconds."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def tail(self, lines: int | None = None) -> str:
+        """Return the last lines (None: all that are in memory), inert for a terminal."""
+        with self._lock:
+            raw = b"".join(self._tail)
+        # A progress bar rewrites its line: only what stood there last counts.
+        text = raw.decode("utf-8", errors="replace").replace("\r\n", "\n")
+        rows = [inert(row.rstrip("\r").rpartition("\r")[2]) for row in text.split("\n")]
+        while rows and not rows[-1].strip():
+            rows.pop()
+        return "\n".join(rows[-lines:] if lines else rows)
+
+    def _run(self, pipe: int) -> None:
+        held = b""
+        try:
+            while data := os.read(pipe, _READ_BYTES):
+                self._remember(data)
+                with contextlib.suppress(OSError):
+                    self._write(data)
+                if (on_lines := self._on_lines) is not None:
+                    *whole, held = (held + data).replace(b"\r", b"\n").split(b"\n")
+                    held = held[-_TAIL_BYTES:]
+                    if whole:
+                        on_lines([inert(row.decode("utf-8", errors="replace")) for row in whole if row])
+                if len(data) >= _READ_BYTES // 4:
+                    time.sleep(_FLOOD_REST_S)
+        finally:
+            os.close(pipe)
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+
+    def _remember(self, data: bytes) -> None:
+        data = data[-_TAIL_BYTES:]
+        with self._lock:
+            self._tail.append(data)
+            self._tail_bytes += len(data)
+            while self._tail_bytes - len(self._tail[0]) >= _TAIL_BYTES:
+                self._tail_bytes -= len(self._tail.popleft())
+
+    def _write(self, data: bytes) -> None:
+        if self._size + len(data) > self._rotate_bytes and self._size:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+            self._rotate()
+        if self._file is None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self._file = os.open(self.path, flags, 0o600)
+            self._size = os.fstat(self._file).st_size
+        view = memoryview(data)
+        while view:
+            written = os.write(self._file, view)
+            self._size += written
+            view = view[written:]
+
+    def _rotate(self) -> None:
+        for number in range(KEPT_FILES, 1, -1):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(f"{self.path}.{number - 1}", f"{self.path}.{number}")
+        os.replace(self.path, f"{self.path}.1")
+        self._size = 0

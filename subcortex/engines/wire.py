@@ -1,0 +1,180 @@
+"""The one client of OpenAI-shaped routes, for every engine: a request out, an answer in as it comes.
+
+The hot path: every token of every thought passes here. So no models are validated, one read is one
+pass, and what came in one read goes out as one ``Delta``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from subcortex.engines import _refusals
+from subcortex.engines._answer import Answer
+from subcortex.engines.protocol import Delta, GenerateRequest
+from subcortex.errors import EngineFailed
+
+#: Both llama-server and uvicorn close a connection after 5 idle seconds; ours must do it first.
+_KEEPALIVE_S = 3.0
+_CONNECT_S = 10.0
+_PROBE_S = 5.0
+_ERROR_BYTES = 64 * 1024
+_HEADERS = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
+
+
+class Wire:
+    """Connections to one engine's server.
+
+    Args:
+        base: URL that ``/chat/completions`` is appended to, without a slash at its end.
+        socket: Unix socket to reach it by; None for TCP.
+        model: The name in every request.
+        api_key: Sent as a bearer token.
+        api_key_env: Where the key is from, for error messages.
+        timeout_s: Limit of a whole request in seconds; None for none.
+        log_tail: Gives the end of the engine's log, for errors.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        *,
+        model: str,
+        socket: Path | None = None,
+        api_key: str | None = None,
+        api_key_env: str | None = None,
+        timeout_s: float | None = None,
+        log_tail: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._base = base
+        self._socket = socket
+        self._model = model
+        self._api_key_env = api_key_env
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
+        self._log_tail = log_tail
+        self._headers = _HEADERS | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close all connections; requests at work end with EngineFailed."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    async def get(self, url: str, *, timeout_s: float = _PROBE_S) -> tuple[int, Any]:
+        """Return status and body (JSON if it is, else text) of a GET of ``url``.
+
+        Raises:
+            OSError, TimeoutError, aiohttp.ClientError: As they come; it is a probe.
+        """
+        limit = aiohttp.ClientTimeout(total=timeout_s)
+        async with self._opened().get(url, headers=self._headers, timeout=limit) as response:
+            raw = await response.content.read(16 * _ERROR_BYTES)
+            return response.status, _json_or_text(raw)
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Delta]:
+        """Stream the answer; closing the iterator closes the connection, which aborts the request.
+
+        Raises:
+            InvalidRequest, DoesNotFit, Overloaded, ConfigError: The engine refused.
+            EngineFailed: It cannot be reached, broke off, or answered with an error of its own.
+        """
+        response: aiohttp.ClientResponse | None = None
+        complete = False
+        try:
+            response = await self._opened().post(
+                f"{self._base}/chat/completions",
+                data=json.dumps(self._body(request)).encode(),
+                headers=self._headers,
+                timeout=self._timeout,
+            )
+            if response.status != 200:
+                raise await self._refusal(response)
+            answer = Answer()
+            async for data in response.content.iter_any():
+                if (delta := answer.feed(data)) is not None:
+                    yield delta
+                if answer.done:
+                    break
+            if answer.error is not None:
+                raise self._failed(f"the engine broke off: {answer.error}")
+            if not answer.ended:
+                raise self._failed("the engine closed the connection in the middle of the answer")
+            yield answer.last()
+            # The connection is used again only if nothing is left to read on it.
+            await response.content.read(1)
+            complete = True
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._failed(_connection_words(error)) from error
+        finally:
+            if response is not None:
+                response.release() if complete else response.close()
+
+    def _body(self, request: GenerateRequest) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": request.messages,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        for name in ("max_tokens", "temperature", "top_p", "seed", "stop", "tools", "tool_choice"):
+            if (value := getattr(request, name)) is not None:
+                body[name] = value
+        schema = request.response_schema
+        if schema is not None:
+            # OpenAI's strict form refuses schemas that leave objects open; the others enforce either.
+            strict = schema.get("additionalProperties") is False
+            named = {"name": "answer", "schema": schema, "strict": strict}
+            body["response_format"] = {"type": "json_schema", "json_schema": named}
+        return body
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector: aiohttp.BaseConnector
+            if self._socket is not None:
+                connector = aiohttp.UnixConnector(str(self._socket), limit=0, keepalive_timeout=_KEEPALIVE_S)
+            else:
+                connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S)
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=self._timeout,
+                read_bufsize=2**20,
+            )
+        return self._session
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> Exception:
+        raw = await response.content.read(_ERROR_BYTES)
+        return _refusals.refusal(
+            response.status,
+            _json_or_text(raw),
+            model=self._model,
+            api_key_env=self._api_key_env,
+            retry_after=response.headers.get("Retry-After"),
+            log_tail=self._log_tail(),
+        )
+
+    def _failed(self, message: str) -> EngineFailed:
+        return EngineFailed(message, log_tail=self._log_tail())
+
+
+def _connection_words(error: Exception) -> str:
+    if isinstance(error, asyncio.TimeoutError):
+        return "the engine did not answer in time"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"the engine cannot be reached: {error.os_error.strerror or error.os_error}"
+    if isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, ConnectionError)):
+        return "the engine closed the connection in the middle of the answer"
+    return f"the engine cannot be talked to: {error or type(error).__name__}"
+
+
+def _json_or_text(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return raw.decode("utf-8", errors="replace")
