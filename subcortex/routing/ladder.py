@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
-from subcortex.routing.complexity import Complexity
+from subcortex.routing.scoring import Complexity
 from subcortex.types import Route, TierState
 
 #: Taken for the least capable tier when nothing is known, in seconds; each tier above doubles the first two.
 DEFAULT_TTFT_S = 0.2
 DEFAULT_TPOT_S = 0.02
 DEFAULT_LOAD_S = 30.0
+#: Figures from here on are taken for nonsense, and so for unknown.
+LONGEST_S = 1e7
 #: Share of a load that is still to come, by state; a sleeping engine keeps its process and its graphs.
 LOAD_SHARE: dict[TierState, float] = {
     TierState.READY: 0.0,
@@ -147,4 +148,4 @@ def expect(tier: TierView, place: int, tokens: int) -> Expected:
 
 
 def _known(seconds: float, default: float) -> float:
-    return seconds if math.isfinite(seconds) and seconds > 0 else default
+    return seconds if 0 < seconds < LONGEST_S else default

@@ -1,7 +1,7 @@
 """The words that the features count: one table a kind, in one place.
 
 Lower case, whole words. A word belongs to one kind. The kinds are what a person would call them;
-their weights stand in ``complexity``.
+their weights stand in ``scoring``.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from subcortex.routing.features import Features
+from subcortex.routing.prompt import Features
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,12 @@ _LOG_LINE = re.compile(
     r"|\[?(?:INFO|DEBUG|WARN|WARNING|ERROR|TRACE)\b|at [\w$.<>]{1,200}\(|File \"|Traceback)[^\n]*+",
     re.MULTILINE,
 )
+# Dates, times, links, paths and identifiers: digits and dashes with which nothing is calculated.
+_NAMED = re.compile(
+    r"https?://\S*+|\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d)?(?::\d\d)?|\b\d{1,2}:\d\d(?::\d\d)?\b"
+    r"|\b\d{1,2}/\d{1,2}/\d{4}\b|\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F-]{22,26}|\b\d{1,3}(?:\.\d{1,3}){3}\b"
+    r"|(?<![\w)])/[\w.-]{1,64}/[\w./-]*+"
+)
 _WORD = re.compile(r"[^\W\d_]++(?:['’-][^\W\d_]{1,32}+){0,3}")
 _SPACELESS_CHARS = re.compile(f"[{_SPACELESS}]")
 _UNSPACED_WORD = re.compile("|".join(sorted(map(re.escape, UNSPACED), key=len, reverse=True)))
@@ -192,6 +198,7 @@ def _read(
 ) -> Features:
     prose, blobs = _without_blobs(text)
     prose, log_lines = _LOG_LINE.subn("", prose) if "\n" in prose else (prose, 0)
+    prose = _NAMED.sub(" ", prose) if "/" in prose or "-" in prose or ":" in prose or "." in prose else prose
     spelled = _WORD.findall(prose)
     lowered = [word.lower() for word in spelled]
     count, distinct = _counts(lowered)
