@@ -2,10 +2,11 @@
 
     python bench/side_by_side.py --config CONFIG.toml --out DIR --thoughts 200 --json
 
-Boots the configuration's tiers through the daemon, streams thoughts of mixed drives at ``--concurrency``, kills
-the least capable tier's engine after two fifths of them, goes on while it restarts, and ends when all were had
-with both tiers up. DIR gets raw.jsonl (a line a thought), boots.json, timeline.json, events.json, table.md and
-the ends of the logs. Works on any configuration with two local tiers; docs/evidence/ has runs on real GPUs.
+Boots the configuration's tiers through the daemon, streams thoughts of mixed drives at ``--concurrency``,
+kills the least capable tier's engine after two fifths of them, goes on while it restarts, and ends when all
+were had with both tiers up. DIR gets raw.jsonl (a line a thought), boots.json, timeline.json, events.json,
+table.md and the ends of the logs. Works on any configuration with two local tiers; docs/evidence/ has runs
+on real GPUs.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ def table(rows: list[dict[str, Any]], tiers: list[str]) -> tuple[dict[str, Any],
     """Return the summary by phase and tier, as data and as markdown."""
     data: dict[str, Any] = {}
     lines = [
-        "| phase | tier | thoughts | degraded | tokens | TTFT p50 ms | p95 ms | TPOT p50 ms | p95 ms | total p50 s |",
+        "| phase | tier | thoughts | degraded | tokens "
+        "| TTFT p50 ms | TTFT p95 ms | TPOT p50 ms | TPOT p95 ms | total p50 s |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for phase in dict.fromkeys(row["phase"] for row in rows):
