@@ -79,9 +79,8 @@ def main() -> None:
     print(f"{'prompt':12} {'chars':>9} {'score':>6} {'p50 µs':>9} {'quartiles µs':>20} {'n':>5}")
     for name, row in result.items():
         quartiles = f"{row['us_iqr'][0]:.1f} to {row['us_iqr'][1]:.1f}"
-        print(
-            f"{name:12} {row['chars']:>9} {row['score']:>6.2f} {row['us_p50']:>9.1f} {quartiles:>20} {row['n']:>5}"
-        )
+        figures = f"{row['score']:>6.2f} {row['us_p50']:>9.1f} {quartiles:>20} {row['n']:>5}"
+        print(f"{name:12} {row['chars']:>9} {figures}")
 
 
 if __name__ == "__main__":

@@ -35,21 +35,22 @@ _LOG_LINE = re.compile(
     re.MULTILINE,
 )
 # Dates, times, links, paths and identifiers: digits and dashes with which nothing is calculated.
-_NAMED = re.compile(
-    r"https?://\S*+|\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d)?(?::\d\d)?|\b\d{1,2}:\d\d(?::\d\d)?\b"
-    r"|\b\d{1,2}/\d{1,2}/\d{4}\b|\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F-]{22,26}|\b\d{1,3}(?:\.\d{1,3}){3}\b"
-    r"|(?<![\w)])/[\w.-]{1,64}/[\w./-]*+"
+# Here and below a pattern starts with what is rare in prose, which makes the search for it quick.
+_LINK = re.compile(r"https?://\S*+")
+_PATH = re.compile(r"/(?<![\w)]/)[\w.-]{1,64}/[\w./-]*+")
+_STAMP = re.compile(
+    r"\d(?<!\w\w)(?:\d{3}-\d\d-\d\d(?:[T ]\d\d:\d\d)?(?::\d\d)?|\d?:\d\d(?::\d\d)?\b"
+    r"|\d?/\d{1,2}/\d{4}\b|\d{0,2}(?:\.\d{1,3}){3}\b)"
 )
+_UUID = re.compile(r"\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F-]{22,26}")
 _WORD = re.compile(r"[^\W\d_]++(?:['’-][^\W\d_]{1,32}+){0,3}")
 _SPACELESS_CHARS = re.compile(f"[{_SPACELESS}]")
 _UNSPACED_WORD = re.compile("|".join(sorted(map(re.escape, UNSPACED), key=len, reverse=True)))
 _NUMBER = re.compile(r"\d(?:[.,]?\d)*+")
 _SENTENCE_END = re.compile(r"[.!?。！？](?=\s|$|[^\x00-\x7f])")
-_SIGN = re.compile(r"(?<=[\d)])[ \t]{0,4}[-+*/×x·÷^%−][ \t]{0,4}(?=[\d(])|[∑∫√≤≥∀∃⊃∧∨¬→]|\b\d[ \t]?[²³]")
-_PRODUCT_SIGN = re.compile(r"(?<=[\d)])[ \t]{0,4}[*/×x·÷^%][ \t]{0,4}(?=[\d(])")
-_CODE = re.compile(
-    r"[{};]|[=!<>]=|=>|->|::|```|\b(?:def|class|import|return|function|const|lambda|SELECT|FROM)\b(?=[ \t(])"
-)
+_SIGN = re.compile(r"[\d)][ \t]{0,4}([-+*/×x·÷^%−])[ \t]{0,4}(?=[\d(])")
+_LOGIC_SIGN = re.compile(r"[∑∫√≤≥∀∃⊃∧∨¬→²³]")
+_CODE = re.compile(r"[{};]|[=!<>]=|=>|->|::|```|(?:def|class|import|return|function|const|lambda)(?=[ \t(])")
 _LIST_ITEM = re.compile(r"^[ \t]{0,8}(?:[-*•]|\d{1,3}[.)])[ \t]", re.MULTILINE)
 # A letter standing alone that someone may want counted; a and I are words unless quoted or asked for.
 _LONE_LETTER = re.compile(
@@ -198,16 +199,18 @@ def _read(
 ) -> Features:
     prose, blobs = _without_blobs(text)
     prose, log_lines = _LOG_LINE.subn("", prose) if "\n" in prose else (prose, 0)
-    prose = _NAMED.sub(" ", prose) if "/" in prose or "-" in prose or ":" in prose or "." in prose else prose
+    prose = _without_names(prose)
     spelled = _WORD.findall(prose)
     lowered = [word.lower() for word in spelled]
     count, distinct = _counts(lowered)
     words = len(lowered)
     if not prose.isascii():
         words += _read_unspaced(prose, lowered, count, distinct)
+        count[Kind.OPERATOR] += len(_LOGIC_SIGN.findall(prose))
     lengths = sorted((_digits_in(number) for number in _NUMBER.findall(prose)), reverse=True)
-    products = count[Kind.PRODUCT] + len(_PRODUCT_SIGN.findall(prose))
-    operators = count[Kind.OPERATOR] + count[Kind.PRODUCT] + len(_SIGN.findall(prose))
+    signs = _SIGN.findall(prose)
+    products = count[Kind.PRODUCT] + sum(1 for sign in signs if sign not in "+-−")
+    operators = count[Kind.OPERATOR] + count[Kind.PRODUCT] + len(signs)
     return Features(
         chars=chars,
         seen_chars=len(text),
@@ -252,6 +255,14 @@ def _without_blobs(text: str) -> tuple[str, int]:
         return " "
 
     return _BLOB.sub(keep_numbers, text), left_out
+
+
+def _without_names(prose: str) -> str:
+    if "/" in prose:
+        prose = _PATH.sub(" ", _LINK.sub(" ", prose))
+    if prose.count("-") >= 4:
+        prose = _UUID.sub(" ", prose)
+    return _STAMP.sub(" ", prose)
 
 
 def _counts(words: Iterable[str]) -> tuple[list[int], list[int]]:
