@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,6 +119,12 @@ def test_every_weight_counts():
     counts: dict[str, Any] = dict.fromkeys(_COUNTS, 10**6)
     full = Features(**counts, tools=True, schema=True)
     assert all(weight.value(full) >= weight.full for weight in WEIGHTS)
+
+
+def test_the_documented_table_is_the_one_in_force():
+    rows = [f"| {weight.label} | {weight.full:,g} | {weight.most:.2f} |" for weight in WEIGHTS]
+    page = (Path(__file__).parents[2] / "docs" / "routing.md").read_text("utf-8")
+    assert "\n".join(rows) in page
 
 
 def test_anything_of_the_right_shape_is_a_scorer():
