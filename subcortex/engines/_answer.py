@@ -12,6 +12,10 @@ from subcortex.types import ToolCall, Usage
 _DONE = b"[DONE]"
 
 
+class MalformedAnswer(Exception):
+    """What came is no chat completion; says how it begins."""
+
+
 class Answer:
     """What one answer's stream has said so far.
 
@@ -55,7 +59,7 @@ class Answer:
             if event is None:
                 self._fail(payload)
                 break
-            if "error" in event and event["error"]:
+            if event.get("error"):
                 self._fail(payload)
                 break
             if usage := event.get("usage"):
@@ -132,6 +136,35 @@ class Answer:
         self.error = str(error or payload.decode("utf-8", errors="replace").strip())[:2000]
 
 
+def whole_answer(body: Any) -> Delta:
+    """Return an unstreamed chat completion as its one and last delta.
+
+    Raises:
+        MalformedAnswer: ``body`` (parsed JSON, or text) is something else.
+    """
+    try:
+        choice = body["choices"][0]
+        message, usage = choice["message"], body.get("usage") or {}
+        splitter = ReasoningSplitter()
+        first, then = splitter.feed(message.get("content") or ""), splitter.finish()
+        thought = message.get("reasoning_content") or message.get("reasoning") or ""
+        completion_tokens = usage.get("completion_tokens") or 0
+        calls = [call["function"] | {"id": call.get("id")} for call in message.get("tool_calls") or ()]
+        return Delta(
+            text=_sound(first[1] + then[1]),
+            reasoning=_sound(thought + first[0] + then[0]),
+            tool_calls=tuple(
+                ToolCall(id=call["id"] or f"call_{i}", name=call["name"], arguments=call["arguments"] or "")
+                for i, call in enumerate(calls)
+            ),
+            finish_reason=choice.get("finish_reason"),
+            usage=Usage(prompt_tokens=usage.get("prompt_tokens") or 0, completion_tokens=completion_tokens),
+            tokens=completion_tokens or 1,
+        )
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise MalformedAnswer(str(body)[:200]) from error
+
+
 def _parsed(payload: bytes) -> dict[str, Any] | None:
     try:
         event = json.loads(payload)
@@ -145,7 +178,11 @@ def _parsed(payload: bytes) -> dict[str, Any] | None:
 
 def _whole(value: Any) -> Any:
     if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return _sound(value)
     if isinstance(value, dict):
         return {key: _whole(item) for key, item in value.items()}
     return [_whole(item) for item in value] if isinstance(value, list) else value
+
+
+def _sound(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,7 +31,8 @@ _ORIGIN = "http://engine"
 class LocalEngine(ABC):
     """An engine in a process of ours, reached by a Unix socket in a private folder."""
 
-    kind: ClassVar[str]
+    kind: str
+    reuse_streams: ClassVar[bool] = True
 
     def __init__(self, tier: LlamaCppTier | VllmTier, config: Config) -> None:
         self.model = tier.model
@@ -84,7 +85,11 @@ class LocalEngine(ABC):
             on_lines=tell,
         )
         self._wire = Wire(
-            f"{_ORIGIN}/v1", model=self._tier.name, socket=self._socket, log_tail=self.log_tail
+            f"{_ORIGIN}/v1",
+            model=self._tier.name,
+            socket=self._socket,
+            reuse_streams=self.reuse_streams,
+            log_tail=self.log_tail,
         )
         limit_s = self._tier.start_timeout_s
         try:
@@ -129,7 +134,7 @@ class LocalEngine(ABC):
             return status == 200
         return False
 
-    def generate(self, request: GenerateRequest) -> AsyncIterator[Delta]:
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
         """Stream an answer; see ``Engine.generate``."""
         if self._wire is None:
             raise EngineFailed(f"{self.kind} serving {self.model} is not running")
@@ -209,7 +214,7 @@ def _socket_path(folder: Path) -> Path:
     path = folder / "engine.sock"
     if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES:
         return path
-    return Path(tempfile.mkdtemp(prefix="subcortex-", dir="/tmp")) / "engine.sock"  # noqa: S108 - mode 0700
+    return Path(tempfile.mkdtemp(prefix="subcortex-", dir="/tmp")) / "engine.sock"
 
 
 def _tail_of_file(path: Path, lines: int) -> str:

@@ -43,10 +43,9 @@ def identify(pid: int) -> Identity | None:
 
 def start_time_s(identity: Identity) -> float:
     """Return when the process started, in seconds since the epoch."""
-    boot = next(
-        int(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime")
-    )
-    return boot + identity.start_ticks / _TICKS_PER_S
+    lines = Path("/proc/stat").read_text().splitlines()
+    boot_s = next(int(line.split()[1]) for line in lines if line.startswith("btime"))
+    return boot_s + identity.start_ticks / _TICKS_PER_S
 
 
 def alive(identity: Identity) -> bool:

@@ -48,11 +48,13 @@ def refusal(
         return _context_error(error, words) or InvalidRequest(f"the engine refused the request: {words}")
     if status in (401, 403):
         where = f"Check the variable {api_key_env}." if api_key_env else "Set api_key_env in its tier."
-        return ConfigError(f"the server refused the key (HTTP {status}): {words}", hint=where, key="api_key_env")
+        return ConfigError(
+            f"the server refused the key (HTTP {status}): {words}", hint=where, key="api_key_env"
+        )
     if status == 404:
         return ConfigError(
             f"the server does not have {model!r}, or no such route (HTTP 404): {words}",
-            hint="Check model and url of the tier; GET {url}/models lists what is served.",
+            hint="Check model and url of its tier; the URL with /models lists what is served.",
             key="model",
         )
     if status in (429, 503):

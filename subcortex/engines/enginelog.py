@@ -122,9 +122,12 @@ class LogPump:
             self._size += written
             view = view[written:]
 
+    def _rotated(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{number}")
+
     def _rotate(self) -> None:
         for number in range(KEPT_FILES, 1, -1):
             with contextlib.suppress(FileNotFoundError):
-                os.replace(f"{self.path}.{number - 1}", f"{self.path}.{number}")
-        os.replace(self.path, f"{self.path}.1")
+                self._rotated(number - 1).replace(self._rotated(number))
+        self.path.replace(self._rotated(1))
         self._size = 0

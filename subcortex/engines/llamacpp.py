@@ -34,7 +34,9 @@ class LlamaCppEngine(LocalEngine):
     Without, all slots share one KV cache of the model's trained length.
     """
 
-    kind: ClassVar[str] = "llama.cpp"
+    kind = "llama.cpp"
+    # Its HTTP server closes the connection after a stream without having said so.
+    reuse_streams: ClassVar[bool] = False
     _tier: LlamaCppTier
 
     def __init__(self, tier: LlamaCppTier, config: Config) -> None:

@@ -6,16 +6,15 @@ pass, and what came in one read goes out as one ``Delta``.
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from subcortex.engines import _refusals
-from subcortex.engines._answer import Answer
+from subcortex.engines._answer import Answer, MalformedAnswer, whole_answer
 from subcortex.engines.protocol import Delta, GenerateRequest
 from subcortex.errors import EngineFailed
 
@@ -24,6 +23,7 @@ _KEEPALIVE_S = 3.0
 _CONNECT_S = 10.0
 _PROBE_S = 5.0
 _ERROR_BYTES = 64 * 1024
+_READ_BYTES = 1024 * 1024
 _HEADERS = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
 
 
@@ -37,6 +37,7 @@ class Wire:
         api_key: Sent as a bearer token.
         api_key_env: Where the key is from, for error messages.
         timeout_s: Limit of a whole request in seconds; None for none.
+        reuse_streams: Whether a connection may carry another request after a streamed answer.
         log_tail: Gives the end of the engine's log, for errors.
     """
 
@@ -49,6 +50,7 @@ class Wire:
         api_key: str | None = None,
         api_key_env: str | None = None,
         timeout_s: float | None = None,
+        reuse_streams: bool = True,
         log_tail: Callable[[], str] = lambda: "",
     ) -> None:
         self._base = base
@@ -56,14 +58,15 @@ class Wire:
         self._model = model
         self._api_key_env = api_key_env
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
+        self._reuse_streams = reuse_streams
         self._log_tail = log_tail
         self._headers = _HEADERS | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def close(self) -> None:
         """Close all connections; requests at work end with EngineFailed."""
-        if self._session is not None:
-            session, self._session = self._session, None
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
             await session.close()
 
     async def get(self, url: str, *, timeout_s: float = _PROBE_S) -> tuple[int, Any]:
@@ -77,24 +80,30 @@ class Wire:
             raw = await response.content.read(16 * _ERROR_BYTES)
             return response.status, _json_or_text(raw)
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[Delta]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
         """Stream the answer; closing the iterator closes the connection, which aborts the request.
 
         Raises:
             InvalidRequest, DoesNotFit, Overloaded, ConfigError: The engine refused.
             EngineFailed: It cannot be reached, broke off, or answered with an error of its own.
         """
+        # One token needs no stream: without one it is there 0.2 ms sooner, and the connection is kept.
+        streamed = request.max_tokens != 1
         response: aiohttp.ClientResponse | None = None
         complete = False
         try:
-            response = await self._opened().post(
+            response = await self._opened(streamed).post(
                 f"{self._base}/chat/completions",
-                data=json.dumps(self._body(request)).encode(),
+                data=json.dumps(self._body(request, streamed)).encode(),
                 headers=self._headers,
                 timeout=self._timeout,
             )
             if response.status != 200:
                 raise await self._refusal(response)
+            if not streamed:
+                yield whole_answer(_json_or_text(await response.read()))
+                complete = True
+                return
             answer = Answer()
             async for data in response.content.iter_any():
                 if (delta := answer.feed(data)) is not None:
@@ -106,22 +115,19 @@ class Wire:
             if not answer.ended:
                 raise self._failed("the engine closed the connection in the middle of the answer")
             yield answer.last()
-            # The connection is used again only if nothing is left to read on it.
-            await response.content.read(1)
-            complete = True
-        except (aiohttp.ClientError, OSError) as error:
+            if self._reuse_streams:
+                # Nothing may be left to read on a connection that is used again.
+                complete = await response.content.read(1) == b""
+        except (aiohttp.ClientError, OSError, MalformedAnswer) as error:
             raise self._failed(_connection_words(error)) from error
         finally:
             if response is not None:
                 response.release() if complete else response.close()
 
-    def _body(self, request: GenerateRequest) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "model": self._model,
-            "messages": request.messages,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
+    def _body(self, request: GenerateRequest, streamed: bool) -> dict[str, Any]:
+        body: dict[str, Any] = {"model": self._model, "messages": request.messages}
+        if streamed:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
         for name in ("max_tokens", "temperature", "top_p", "seed", "stop", "tools", "tool_choice"):
             if (value := getattr(request, name)) is not None:
                 body[name] = value
@@ -133,20 +139,22 @@ class Wire:
             body["response_format"] = {"type": "json_schema", "json_schema": named}
         return body
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector: aiohttp.BaseConnector
-            if self._socket is not None:
-                connector = aiohttp.UnixConnector(str(self._socket), limit=0, keepalive_timeout=_KEEPALIVE_S)
-            else:
-                connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S)
-            self._session = aiohttp.ClientSession(
-                connector=connector,
+    def _opened(self, streamed: bool = False) -> aiohttp.ClientSession:
+        once = streamed and not self._reuse_streams
+        session = self._sessions.get(once)
+        if session is None:
+            options: dict[str, Any] = {"limit": 0}
+            options |= {"force_close": True} if once else {"keepalive_timeout": _KEEPALIVE_S}
+            session = self._sessions[once] = aiohttp.ClientSession(
+                connector=(
+                    aiohttp.TCPConnector(**options)
+                    if self._socket is None
+                    else aiohttp.UnixConnector(str(self._socket), **options)
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=self._timeout,
-                read_bufsize=2**20,
+                read_bufsize=_READ_BYTES,
             )
-        return self._session
+        return session
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> Exception:
         raw = await response.content.read(_ERROR_BYTES)
@@ -164,7 +172,9 @@ class Wire:
 
 
 def _connection_words(error: Exception) -> str:
-    if isinstance(error, asyncio.TimeoutError):
+    if isinstance(error, MalformedAnswer):
+        return f"the engine's answer is no chat completion: {error}"
+    if isinstance(error, TimeoutError):
         return "the engine did not answer in time"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"the engine cannot be reached: {error.os_error.strerror or error.os_error}"

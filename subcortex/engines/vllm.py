@@ -1,0 +1,162 @@
+"""vLLM, in an environment of its own: its OpenAI server on a Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+from subcortex.config import Config, VllmTier
+from subcortex.engines import _vllm_log
+from subcortex.engines._local import LocalEngine
+from subcortex.engines.wire import Wire
+from subcortex.errors import ConfigError, SubcortexError
+
+_MODULE = "vllm.entrypoints.openai.api_server"
+_PROBE = "import importlib.util, sys; sys.exit(0 if importlib.util.find_spec('vllm') else 3)"
+_NO_VLLM_EXIT = 3
+_PROBE_LIMIT_S = 60.0
+_HOW_TO_GET = (
+    "Make it an environment (`python3 -m venv ~/vllm && ~/vllm/bin/pip install vllm`) and set "
+    'python = "~/vllm/bin/python" in the tier.'
+)
+
+
+class VllmEngine(LocalEngine):
+    """One model on vLLM, over one or more GPUs."""
+
+    kind = "vllm"
+    reuse_streams: ClassVar[bool] = True
+    _tier: VllmTier
+
+    def __init__(self, tier: VllmTier, config: Config) -> None:
+        super().__init__(tier, config)
+        self._launcher: list[str] = []
+
+    async def _check(self) -> None:
+        self._served_model()
+        self._launcher = await self._found_launcher()
+
+    async def _found_launcher(self) -> list[str]:
+        tier = self._tier
+        if tier.executable is not None:
+            return [self._program(tier.executable, "executable"), "serve"]
+        if tier.python is not None:
+            python = self._program(tier.python, "python")
+            await self._check_interpreter(python)
+            return [python, "-m", _MODULE]
+        if importlib.util.find_spec("vllm") is not None:
+            return [sys.executable, "-m", _MODULE]
+        if found := shutil.which("vllm"):
+            return [found, "serve"]
+        raise ConfigError(
+            f"tier {tier.name!r}: vLLM is neither beside subcortex nor on the PATH",
+            hint=_HOW_TO_GET,
+            key="python",
+        )
+
+    def _program(self, named: Path, key: str) -> str:
+        # Never resolved: an environment's interpreter is a link that must be called by its own name.
+        path = str(named) if named.parent == Path() else str(self._config.resolve(named))
+        found = shutil.which(path)
+        if found is None:
+            raise ConfigError(
+                f"tier {self._tier.name!r}: {named} is not there or cannot be run", hint=_HOW_TO_GET, key=key
+            )
+        return found
+
+    async def _check_interpreter(self, python: str) -> None:
+        # Not isolated (-I): the server will not be either, and both must see the same packages.
+        probe = await asyncio.create_subprocess_exec(
+            python,
+            "-c",
+            _PROBE,
+            env=self._env(),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(_PROBE_LIMIT_S):
+                _, said = await probe.communicate()
+        except TimeoutError:
+            raise ConfigError(
+                f"tier {self._tier.name!r}: {python} does not answer", hint=_HOW_TO_GET, key="python"
+            ) from None
+        finally:
+            if probe.returncode is None:
+                probe.kill()
+                await probe.wait()
+        if probe.returncode == _NO_VLLM_EXIT:
+            raise ConfigError(
+                f"tier {self._tier.name!r}: {python} has no vLLM", hint=_HOW_TO_GET, key="python"
+            )
+        if probe.returncode != 0:
+            words = said.decode("utf-8", errors="replace").strip()[-500:]
+            raise ConfigError(
+                f"tier {self._tier.name!r}: {python} does not work: {words}", hint=_HOW_TO_GET, key="python"
+            )
+
+    def _served_model(self) -> str:
+        """Return the folder, file or hub name to serve."""
+        named = self.model
+        path = self._config.resolve(named)
+        if path.exists():
+            if path.is_dir() and not (path / "config.json").is_file():
+                raise ConfigError(
+                    f"tier {self._tier.name!r}: {path} has no config.json, so it is no model folder",
+                    hint="Set model to a folder of a Hugging Face model, or to its name on the hub.",
+                    key="model",
+                )
+            return str(path)
+        if named.startswith(("/", ".", "~")) or named.count("/") > 1:
+            raise ConfigError(
+                f"tier {self._tier.name!r}: there is no model folder {path}",
+                hint="Set model to a folder that exists, or to a name on the hub (owner/name).",
+                key="model",
+                file=str(path),
+            )
+        return named
+
+    def _command(self, socket: Path) -> list[str]:
+        tier = self._tier
+        command = [*self._launcher, "--model", self._served_model()]
+        if self._launcher[-1] == "serve":
+            command = [*self._launcher, self._served_model()]
+        command += ["--served-model-name", tier.name, "--uds", str(socket)]
+        command += ["--tensor-parallel-size", str(tier.tensor_parallel_size)]
+        # Our own record says who asked what; a line a request would only cost.
+        command += ["--disable-uvicorn-access-log"]
+        if tier.pipeline_parallel_size > 1:
+            command += ["--pipeline-parallel-size", str(tier.pipeline_parallel_size)]
+        if tier.context_tokens is not None:
+            command += ["--max-model-len", str(tier.context_tokens)]
+        if tier.gpu_memory_utilization is not None:
+            command += ["--gpu-memory-utilization", str(tier.gpu_memory_utilization)]
+        if tier.trust_remote_code:
+            command += ["--trust-remote-code"]
+        return command + tier.flags
+
+    def _env(self) -> dict[str, str]:
+        env = super()._env()
+        program = self._tier.python or self._tier.executable
+        if program is not None and program.parent != Path():
+            # Kernels are built while it starts; the tools for that are in its own environment.
+            folder = str(self._config.resolve(program).parent)
+            env["PATH"] = os.pathsep.join([folder, env.get("PATH", os.defpath)])
+        return env
+
+    async def _asked_version(self, wire: Wire) -> str | None:
+        status, body = await wire.get("http://engine/version")
+        version = body.get("version") if status == 200 and isinstance(body, dict) else None
+        return f"vllm {version}" if version else "vllm"
+
+    def _progress(self, line: str) -> str | None:
+        return _vllm_log.progress(line)
+
+    def _diagnosis(self, log: str) -> SubcortexError | None:
+        return _vllm_log.diagnosis(log, tier=self._tier.name, model=self.model)
