@@ -92,9 +92,11 @@ async def streaming(socket: Path, client: Client, prompts: list[str], rounds: in
     import httpx2
     from openai import AsyncOpenAI
 
-    transport = httpx2.AsyncHTTPTransport(uds=str(socket))
-    limits = httpx2.AsyncClient(transport=transport, timeout=None)
-    sdk = AsyncOpenAI(base_url="http://engine/v1", api_key="none", http_client=limits, max_retries=0)
+    # llama-server closes connections after 5 idle seconds; a request on one of those would fail.
+    limits = httpx2.Limits(keepalive_expiry=2.0)
+    transport = httpx2.AsyncHTTPTransport(uds=str(socket), limits=limits)
+    http = httpx2.AsyncClient(transport=transport, timeout=None)
+    sdk = AsyncOpenAI(base_url="http://engine/v1", api_key="none", http_client=http, max_retries=0)
 
     async def direct(prompt: str) -> int:
         tokens = 0

@@ -36,7 +36,8 @@ Emit = Callable[[Chunk | Notice], Awaitable[None]]
 
 #: How often what has been said is put on disk while an answer streams, seconds.
 _SAY_EVERY_S = 0.2
-_ATTEMPTS = 3
+#: Further attempts after the first one.
+_RETRIES = 2
 
 
 @dataclass(slots=True)
@@ -112,17 +113,28 @@ class Thinking:
         self.route.reasons.append(f"{reason}; trying {next_tier}")
 
     async def _on_tier(self, tier: str, last: bool) -> None:
-        """Try one tier; a remote one, or the last that is left, up to three times before its first token."""
+        """Try one tier; a remote one, or the last that is left, up to three times until its first token."""
         self.tier = self.route.tier = tier
-        remote = self.mind.engines[tier].kind == "remote"
-        attempts = _ATTEMPTS if last or remote else 1
+        patience_s = self._patience_s(tier)
+        try:
+            await self._once(tier, patience_s)
+            return
+        except SubcortexError as error:
+            remote = self.mind.engines[tier].kind == "remote"
+            if not (last or remote) or not self._passing(error):
+                raise
         retrying = AsyncRetrying(
-            stop=stop_after_attempt(attempts),
+            stop=stop_after_attempt(_RETRIES),
             wait=wait_random_exponential(multiplier=0.1, max=2.0),
-            retry=retry_if_exception(lambda error: _transient(error) and not self.saying.started),
+            retry=retry_if_exception(self._passing),
             reraise=True,
         )
-        await retrying(self._once, tier, self._patience_s(tier))
+        await retrying(self._once, tier, patience_s)
+
+    def _passing(self, error: BaseException) -> bool:
+        """Return whether trying again may help, and nobody has seen a token yet."""
+        passing = isinstance(error, EngineFailed | Overloaded) and bool(error.details.get("transient"))
+        return passing and not self.saying.started
 
     async def _once(self, tier: str, patience_s: float | None) -> None:
         patience = asyncio.timeout(patience_s)
@@ -275,7 +287,3 @@ class _TooSlow(SubcortexError):
     code = DeadlineExceeded.code
     exit_code = DeadlineExceeded.exit_code
     http_status = DeadlineExceeded.http_status
-
-
-def _transient(error: BaseException) -> bool:
-    return isinstance(error, EngineFailed | Overloaded) and bool(error.details.get("transient"))

@@ -67,7 +67,8 @@ class Saying:
         """Return where the time went, up to now."""
         n = self.counted().completion_tokens
         tpot_s = None
-        if self.first_s is not None and n > 1:
+        # An answer that came in one piece says nothing about the time between its tokens.
+        if self.first_s is not None and self.last_s > self.first_s and n > 1:
             tpot_s = (self.last_s - self.first_s) / (n - 1)
         return Timing(
             queued_s=self.queued_s,
