@@ -59,7 +59,7 @@ WEIGHTS: tuple[Weight, ...] = (
     Weight("words of sorting, comparing or spelling", lambda f: f.symbolic_words, 3, 0.30),
     Weight("arithmetic or logic signs", lambda f: f.operators, 4, 0.25),
     Weight("steps in sequence", lambda f: f.steps, 4, 0.25),
-    Weight("sentences", lambda f: max(f.sentences - 1, 0), 6, 0.25),
+    Weight("sentences after the first", lambda f: max(f.sentences - 1, 0), 6, 0.25),
     Weight("signs of code", lambda f: f.code_signs, 10, 0.45),
     Weight("questions after the first", lambda f: max(f.questions - 1, 0), 3, 0.20),
     Weight("images", lambda f: f.images, 1, 0.30),

@@ -30,9 +30,9 @@ def test_nominal_figures_count_as_one_of_the_first_measurements_and_then_no_more
     book.nominal("deep", ttft_s=1.0)
     book.observe("deep", ttft_s=3.0)
     assert Cost(2.0, 0.0, 0.0, 1) == book.cost("deep")
-    book.observe("deep", ttft_s=3.0)
     book.observe("deep", ttft_s=4.0)
-    assert Cost(3.0, 0.0, 0.0, 3) == book.cost("deep")
+    book.observe("deep", ttft_s=4.0)
+    assert Cost(4.0, 0.0, 0.0, 3) == book.cost("deep")
 
 
 def test_one_outlier_moves_nothing():

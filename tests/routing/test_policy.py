@@ -102,6 +102,15 @@ def test_a_wait_within_patience_is_waited():
     assert first(decide(ask(0.51), [FAST, asleep], patience=0.2)) == "fast"
 
 
+def test_reach_grows_with_the_wait_up_to_one_answer_beyond_patience():
+    half = state(DEEP, ASLEEP, cost=Cost(0.5, 0.05, 4 * 1.5 * 5.5, n=1))
+    assert first(decide(ask(0.57), [FAST, half])) == "fast"
+    assert first(decide(ask(0.58), [FAST, half])) == "deep"
+    whole = state(DEEP, ASLEEP, cost=Cost(0.5, 0.05, 4 * 5 * 5.5, n=1))
+    assert first(decide(ask(0.64), [FAST, whole])) == "fast"
+    assert first(decide(ask(0.66), [FAST, whole])) == "deep"
+
+
 def test_patience_0_never_waits_and_patience_1_waits_for_anything():
     stopped = state(DEEP, STOPPED)
     assert first(decide(ask(1.0), [FAST, stopped], patience=0.0)) == "fast"
@@ -189,6 +198,16 @@ def test_failing_tiers_go_last_failed_after_backing_off():
     assert decide(ask(0.9), [state(MID, BACKING_OFF), state(TOP, FAILED)]).order == ("mid", "deep")
 
 
+def test_a_failure_degrades_even_near_the_border():
+    assert decide(ask(0.55), [FAST, state(DEEP, FAILED)]).route.degraded
+
+
+def test_a_living_tier_that_is_late_is_tried_before_a_failing_one_that_is_not():
+    late = dataclasses.replace(MID, in_flight=32, waiting=1000)
+    tiers = [state(FAST, BACKING_OFF), late, TOP]
+    assert decide(ask(0.9, deadline_s=50.0), tiers).order == ("deep", "mid", "fast")
+
+
 def test_a_failing_tier_that_was_not_wanted_degrades_nothing():
     assert not decide(ask(0.1), [FAST, state(DEEP, FAILED)]).route.degraded
 
@@ -196,6 +215,11 @@ def test_a_failing_tier_that_was_not_wanted_degrades_nothing():
 def test_fallbacks_are_near_first_and_the_more_capable_of_two():
     tiers = [TierView(f"t{i}", i, READY) for i in range(5)]
     assert decide(ask(0.5), tiers).order == ("t2", "t3", "t1", "t4", "t0")
+
+
+def test_between_two_equally_near_the_more_capable_serves_to_the_last_bit():
+    tiers = [TierView(f"t{i}", i, FAILED if i == 1 else READY) for i in range(5)]
+    assert first(decide(ask(0.3), tiers)) == "t2"
 
 
 def test_a_forced_tier_is_the_only_one_and_never_degrades():

@@ -34,6 +34,7 @@ def test_a_product_is_read_to_the_digit():
         ("What is 7 + 5?", 2),
         ("47+85", 4),
         ("12 x 7", 2),
+        ("12 * 34 + 56", 6),
         ("509×5 equals?", 3),
         ("Product of 1,762 and 252.5", 16),
         ("Sort 83, 12, 95, 7", 4),

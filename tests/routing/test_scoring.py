@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,11 @@ def test_the_score_lies_between_0_and_1(found: Features):
 def test_more_of_anything_never_lowers_the_score(found: Features, name: str, more: int):
     raised = dataclasses.replace(found, **{name: getattr(found, name) + more})
     assert complexity(raised).score >= complexity(found).score
+
+
+def test_the_score_is_1_minus_exp_of_the_sum():
+    assert complexity(Features(words=100)).score == pytest.approx(1 - math.exp(-0.3))
+    assert complexity(Features(words=200, numbers=8)).score == pytest.approx(1 - math.exp(-0.95))
 
 
 def test_every_weight_counts():
