@@ -12,6 +12,11 @@ from click.shell_completion import CompletionItem
 if TYPE_CHECKING:
     from subcortex.config import Config
 
+    _Name = click.ParamType[str]
+else:
+    # Generic for the type checker alone: click before 8.5 has no parameter here.
+    _Name = click.ParamType
+
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
 
@@ -43,7 +48,7 @@ def _config_for_completion(ctx: click.Context) -> Config | None:
         return None
 
 
-class TierName(click.ParamType):
+class TierName(_Name):
     """A tier of the configuration; completes by name."""
 
     name = "tier"
@@ -57,7 +62,7 @@ class TierName(click.ParamType):
         return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-class DriveName(click.ParamType):
+class DriveName(_Name):
     """A drive; completes by name, in any case."""
 
     name = "drive"

@@ -112,7 +112,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequen
     """Return the lines of a table with aligned columns; ``right`` lists the columns flushed right."""
     cells = [list(header), *[[inert(cell).replace("\n", " ") for cell in row] for row in rows]]
     widths = [max(_width(row[i]) for row in cells) for i in range(len(header))]
-    return ["  ".join(_padded(row[i], widths[i], i in right) for i in range(len(row))).rstrip() for row in cells]
+    return [
+        "  ".join(_padded(row[i], widths[i], i in right) for i in range(len(row))).rstrip() for row in cells
+    ]
 
 
 def _padded(text: str, width: int, flush_right: bool) -> str:

@@ -53,6 +53,8 @@ def up_command(config_file: Path | None, as_json: bool, foreground: bool) -> int
         _output.print_json({"started": started, **_output.plain(status)})
     else:
         _report(status, failed, started)
+        if status.daemon.config and config.source and status.daemon.config != str(config.source):
+            _output.note(f"this daemon runs on another configuration: {status.daemon.config}")
     return _exit_code(failed)
 
 
@@ -87,6 +89,7 @@ def _wait_for_tiers(client: Client, config: Config, *, quiet: bool) -> Status:
 def _line(tier: TierStatus) -> str:
     words = f"{tier.name}: {tier.state.value.replace('_', ' ')}"
     detail = tier.progress if tier.state is TierState.STARTING else tier.error
+    detail = None if detail == tier.state.value else detail
     return _output.clipped(_output.inert(f"{words}, {detail}" if detail else words), 300)
 
 
@@ -185,10 +188,12 @@ def down_command(config_file: Path | None, as_json: bool) -> None:
 
     client = Client(load_config(config_file))
     try:
-        client.stop()
-        stopped = True
+        client.status()
     except DaemonUnreachable:
         stopped = False
+    else:
+        client.stop()
+        stopped = True
     if as_json:
         _output.print_json({"stopped": stopped})
     else:
@@ -221,7 +226,12 @@ def ps_command(config_file: Path | None, as_json: bool) -> None:
 
 
 def _row(tier: TierStatus) -> list[str]:
-    memory = f"{tier.memory_mib / 1024:.1f} GiB" if tier.memory_mib is not None else "-"
     counts = [str(number) for number in (tier.served, tier.in_flight, tier.queued, tier.restarts)]
     state = tier.state.value.replace("_", " ")
-    return [tier.name, tier.engine, state, _output.seconds(tier.uptime_s), *counts, memory, tier.model]
+    return [tier.name, tier.engine, state, _output.seconds(tier.uptime_s), *counts, _memory(tier), tier.model]
+
+
+def _memory(tier: TierStatus) -> str:
+    if tier.memory_mib is None:
+        return "-"
+    return f"{tier.memory_mib:.0f} MiB" if tier.memory_mib < 1024 else f"{tier.memory_mib / 1024:.1f} GiB"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,8 +48,8 @@ def logs_command(config_file: Path | None, as_json: bool, tier: str, lines: int,
         _output.say(_output.inert(line))
     if follow:
         for text in added(file):
-            click.get_text_stream("stdout").write(_output.inert(text))
-            click.get_text_stream("stdout").flush()
+            sys.stdout.write(_output.inert(text))
+            sys.stdout.flush()
 
 
 def tail(file: Path, lines: int) -> list[str]:
@@ -80,8 +82,6 @@ def added(file: Path) -> Iterator[str]:
 
 
 def _rotated(file: Path, descriptor: int) -> bool:
-    import os
-
     try:
         now = file.stat()
     except FileNotFoundError:

@@ -93,7 +93,10 @@ def think_command(config_file: Path | None, as_json: bool, no_stream: bool, **op
         printer.chunk(thought.text, thought.reasoning or "", force=True)
         printer.end()
     _show_tool_calls(thought)
-    _output.note(_output.style(summary(thought), sys.stderr, dim=True))
+    line = summary(thought)
+    if _output.coloured(sys.stderr):
+        line = _output.style(_output.clipped(line, _output.terminal_columns() - 1), sys.stderr, dim=True)
+    _output.note(line)
 
 
 def thought_request(options: dict[str, Any]) -> ThinkRequest:
@@ -203,20 +206,18 @@ def _show_tool_calls(thought: Thought) -> None:
 
 
 def summary(thought: Thought) -> str:
-    """Return tier, why and timing of a thought on one line."""
-    timing, reasons = thought.timing, thought.route.reasons
-    parts = [f"{thought.tier} ({thought.model})"]
-    if thought.route.degraded:
-        parts.append(f"degraded: {thought.route.degraded_reason}")
-    elif reasons:
-        parts.append("; ".join(reasons))
-    parts += [f"first token {_output.seconds(timing.ttft_s)}", f"total {_output.seconds(timing.total_s)}"]
+    """Return tier, timing and why of a thought on one line."""
+    timing, route = thought.timing, thought.route
+    total = f"total {_output.seconds(timing.total_s)}"
     if timing.load_s:
-        parts.append(f"of it {_output.seconds(timing.load_s)} loading")
-    parts.append(f"{thought.usage.completion_tokens} tokens")
+        total += f", {_output.seconds(timing.load_s)} of it loading"
+    tokens = f"{thought.usage.completion_tokens} tokens"
     if thought.finish_reason == "length":
-        parts.append("cut at the longest length")
-    return _output.inert(" · ".join(parts)).replace("\n", " ")
+        tokens += ", cut at the longest length"
+    why = f"degraded: {route.degraded_reason}" if route.degraded else "; ".join(route.reasons)
+    first = f"first token {_output.seconds(timing.ttft_s)}"
+    parts = [f"{thought.tier} ({thought.model})", first, total, tokens, why]
+    return " ".join(_output.inert(" · ".join(part for part in parts if part)).split())
 
 
 @click.command("route")

@@ -22,6 +22,7 @@ _COLOURS = {"completed": "green", "failed": "red", "running": "yellow"}
 
 
 def _filters(function: _Decorated) -> _Decorated:
+    function = common_options(function)
     for decorate in reversed(
         (
             click.option("--drive", type=DriveName(), help="Only of this drive."),
@@ -37,13 +38,13 @@ def _filters(function: _Decorated) -> _Decorated:
         )
     ):
         function = decorate(function)
-    return common_options(function)
+    return function
 
 
 @click.group("thoughts", invoke_without_command=True)
 @click.pass_context
 @_filters
-def thoughts_command(ctx: click.Context, **options: Any) -> None:
+def thoughts_command(ctx: click.Context, /, **options: Any) -> None:
     """Read recorded thoughts: list, search or show them.
 
     Without a subcommand, lists the newest.

@@ -14,8 +14,7 @@ from subcortex.hardware.model import Gpu, Hardware
 
 #: Card → memory in GiB as sold, compute capability; from NVIDIA's product pages and CUDA GPU list.
 CARDS: dict[str, tuple[float, tuple[int, int]]] = {
-    "GTX 1060": (6, (6, 1)),
-    "GTX 1060 3GB": (3, (6, 1)),
+    "GTX 1060": (3, (6, 1)),  # sold with 3 and 6 GB; without a size, the smaller one
     "GTX 1070": (8, (6, 1)),
     "GTX 1080": (8, (6, 1)),
     "GTX 1080 Ti": (11, (6, 1)),
@@ -60,7 +59,7 @@ CARDS: dict[str, tuple[float, tuple[int, int]]] = {
     "L40S": (48, (8, 9)),
     "A10": (24, (8, 6)),
     "A40": (48, (8, 6)),
-    "A100 40GB": (40, (8, 0)),
+    "A100": (40, (8, 0)),  # sold with 40 and 80 GB; without a size, the smaller one
     "A100 80GB": (80, (8, 0)),
     "H100": (80, (9, 0)),
     "H200": (141, (9, 0)),
@@ -122,7 +121,7 @@ def _positive(gib: float, whole: str) -> float:
 
 
 def _key(name: str) -> str:
-    words = re.sub(r"\b(nvidia|geforce|tesla|generation|laptop gpu)\b", " ", name.lower())
+    words = re.sub(r"\b(nvidia|geforce|rtx|gtx|tesla|generation|laptop gpu)\b", " ", name.lower())
     return re.sub(r"[^a-z0-9]", "", words)
 
 
