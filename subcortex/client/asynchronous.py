@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from subcortex.client.transport import _error
+from subcortex.client.transport import encoded, error_from
 from subcortex.errors import DaemonUnreachable
 from subcortex.types import ThinkRequest
 
@@ -27,7 +27,7 @@ async def response(client: Client, request: ThinkRequest) -> AsyncIterator[aioht
     A session a call costs about 0.1 ms on a Unix socket and leaves nothing open behind a closed loop.
     """
     path = client.config.socket_path
-    body = request.model_dump_json(exclude_defaults=True).encode()
+    body = encoded(request)
     if client.config.daemon.autostart and not path.is_socket():
         await asyncio.to_thread(client._ensure_daemon)
     async with _session(path) as session:
@@ -40,7 +40,7 @@ async def response(client: Client, request: ThinkRequest) -> AsyncIterator[aioht
             answer = await session.post("http://localhost/v1/think", data=body, headers=_HEADERS)
         try:
             if answer.status >= 400:
-                raise _error(answer.status, await answer.read())
+                raise error_from(answer.status, await answer.read())
             yield answer
         except aiohttp.ClientError as error:
             raise DaemonUnreachable(

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from subcortex import config as configuration
 from subcortex.client.launch import start_daemon
-from subcortex.client.transport import Transport
+from subcortex.client.transport import Transport, encoded
 from subcortex.config import Config
 from subcortex.errors import DaemonUnreachable, from_wire
 from subcortex.types import Chunk, Notice, Route, Status, ThinkRequest, Thought
@@ -34,12 +34,11 @@ class Client:
         """
         if sys.stderr.isatty():
             return self._think_aloud(request)
-        body = request.model_dump_json(exclude_defaults=True).encode()
-        return Thought.model_validate_json(self._starting("POST", "/v1/think", body))
+        return Thought.model_validate_json(self._starting("POST", "/v1/think", encoded(request)))
 
     def stream(self, request: ThinkRequest) -> Iterator[Chunk | Notice | Thought]:
         """Yield chunks as they come, notices while a model loads, and the finished Thought last."""
-        body = request.model_copy(update={"stream": True}).model_dump_json(exclude_defaults=True).encode()
+        body = encoded(request.model_copy(update={"stream": True}))
         self._ensure_daemon()
         for line in self._transport.lines("POST", "/v1/think", body):
             yield _event(line)
@@ -64,8 +63,7 @@ class Client:
 
     def route(self, request: ThinkRequest) -> Route:
         """Return where a thought would go and why, without having it."""
-        body = request.model_dump_json(exclude_defaults=True).encode()
-        return Route.model_validate_json(self._transport.call("POST", "/v1/route", body))
+        return Route.model_validate_json(self._transport.call("POST", "/v1/route", encoded(request)))
 
     def logs(self, tier: str, lines: int = 200) -> str:
         """Return the last lines of an engine's log (``daemon`` for the daemon's own)."""

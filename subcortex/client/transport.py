@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from subcortex.errors import DaemonUnreachable, SubcortexError, from_wire
+from pydantic_core import PydanticSerializationError
+
+from subcortex.errors import DaemonUnreachable, InvalidRequest, SubcortexError, from_wire
+from subcortex.types import ThinkRequest
 
 _LARGEST_POOL = 64
 
@@ -92,7 +95,7 @@ class Transport:
             except (OSError, http.client.HTTPException) as error:
                 raise self._broken(error) from None
             if response.status >= 400:
-                raise _error(response.status, response.read())
+                raise error_from(response.status, response.read())
             try:
                 yield response
             except (OSError, http.client.HTTPException) as error:
@@ -139,9 +142,26 @@ def _still_open(sock: socket.socket | None) -> bool:
     return not poll.poll(0)
 
 
-def _error(status: int, body: bytes) -> SubcortexError:
+def error_from(status: int, body: bytes) -> SubcortexError:
+    """Return the typed error that an answer with a status of 400 and above carries."""
     try:
         return from_wire(json.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
         text = body[:200].decode("utf-8", "replace")
         return SubcortexError(f"the daemon answered {status} with {text!r}")
+
+
+def encoded(request: ThinkRequest) -> bytes:
+    """Return a request as JSON.
+
+    Raises:
+        InvalidRequest: It holds what UTF-8 cannot: a lone surrogate, from bytes decoded carelessly.
+    """
+    try:
+        return request.model_dump_json(exclude_defaults=True).encode()
+    except PydanticSerializationError as error:
+        raise InvalidRequest(
+            f"the request is not text: {error}",
+            hint="Decode the bytes it came from as UTF-8, with errors='replace' if need be.",
+            param="messages",
+        ) from None

@@ -274,7 +274,7 @@ def decide_request(
     scored = complexity(features(request.messages, tools=bool(request.tools), schema=wants_schema))
     if request.complexity is not None:
         scored = type(scored)(
-            request.complexity, (f"complexity {request.complexity:.2f}, as the caller says",)
+            request.complexity, ("as the caller says",)
         )
     ask = Ask(
         complexity=scored,

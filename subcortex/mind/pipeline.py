@@ -164,11 +164,11 @@ class Thinking:
         async with aclosing(lease.engine.generate(self._engine_request())) as deltas:
             async for delta in deltas:
                 first = saying.first_s is None
-                saying.add(delta)
+                text, reasoning = saying.add(delta)
                 if first and saying.first_s is not None:
                     patience.reschedule(None)
-                if emit and (delta.text or delta.reasoning):
-                    await emit(Chunk.model_construct(text=delta.text, reasoning=delta.reasoning))
+                if emit and (text or reasoning):
+                    await emit(Chunk.model_construct(text=text, reasoning=reasoning))
                 if saying.last_s - self.said_s > _SAY_EVERY_S:
                     self.said_s = saying.last_s
                     self.mind.journal.say(self.id, saying.text, saying.reasoning)

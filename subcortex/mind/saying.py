@@ -27,22 +27,28 @@ class Saying:
     last_s: float = 0.0
     tokens: int = 0
 
-    def add(self, delta: Delta) -> None:
-        """Take in one step of the answer."""
-        if delta.text or delta.reasoning or delta.tool_calls:
+    def add(self, delta: Delta) -> tuple[str, str]:
+        """Take in one step of the answer; return what it adds to text and reasoning.
+
+        Models put line breaks around their thinking aloud. Those belong to neither part.
+        """
+        text = delta.text if self.texts or not self.reasonings else delta.text.lstrip()
+        reasoning = delta.reasoning if self.reasonings else delta.reasoning.lstrip()
+        if text or reasoning or delta.tool_calls:
             self.last_s = self.clock.monotonic_s()
             if self.first_s is None:
                 self.first_s = self.last_s
-            self.tokens += delta.tokens
-            if delta.text:
-                self.texts.append(delta.text)
-            if delta.reasoning:
-                self.reasonings.append(delta.reasoning)
+            if text:
+                self.texts.append(text)
+            if reasoning:
+                self.reasonings.append(reasoning)
             self.tool_calls.extend(delta.tool_calls)
+        self.tokens += delta.tokens
         if delta.usage:
             self.usage = delta.usage
         if delta.finish_reason:
             self.finish_reason = delta.finish_reason
+        return text, reasoning
 
     @property
     def started(self) -> bool:
@@ -57,7 +63,7 @@ class Saying:
     @property
     def reasoning(self) -> str:
         """The thinking aloud so far."""
-        return "".join(self.reasonings)
+        return "".join(self.reasonings).rstrip()
 
     def counted(self) -> Usage:
         """Return the engine's count of tokens, or ours of its chunks where it gave none."""
