@@ -32,7 +32,8 @@ class Saying:
 
         Models put line breaks around their thinking aloud. Those belong to neither part.
         """
-        text = delta.text if self.texts or not self.reasonings else delta.text.lstrip()
+        thought_aloud = bool(self.reasonings or delta.reasoning)
+        text = delta.text.lstrip() if thought_aloud and not self.texts else delta.text
         reasoning = delta.reasoning if self.reasonings else delta.reasoning.lstrip()
         if text or reasoning or delta.tool_calls:
             self.last_s = self.clock.monotonic_s()
