@@ -21,14 +21,25 @@ class Answer:
 
     Attributes:
         done: The stream has said that it is over.
-        error: The error that the engine put into the stream, in its own words.
+        error: The error that the engine put into the stream, as it came; None if there is none.
+        error_status: The HTTP status that it would have been, had the stream not begun; 500 if unsaid.
     """
 
-    __slots__ = ("_buffer", "_calls", "_finish_reason", "_splitter", "_usage", "done", "error")
+    __slots__ = (
+        "_buffer",
+        "_calls",
+        "_finish_reason",
+        "_splitter",
+        "_usage",
+        "done",
+        "error",
+        "error_status",
+    )
 
     def __init__(self) -> None:
         self.done = False
-        self.error: str | None = None
+        self.error: dict[str, Any] | None = None
+        self.error_status = 500
         self._buffer = b""
         self._splitter: ReasoningSplitter | None = ReasoningSplitter()
         self._calls: dict[int, list[str]] = {}
@@ -129,11 +140,12 @@ class Answer:
 
     def _fail(self, payload: bytes) -> None:
         self.done = True
-        event = _parsed(payload)
-        error = event.get("error", event) if event else None
-        if isinstance(error, dict):
-            error = error.get("message") or json.dumps(error)
-        self.error = str(error or payload.decode("utf-8", errors="replace").strip())[:2000]
+        event = _parsed(payload) or {"error": payload.decode("utf-8", errors="replace").strip()}
+        error = event.get("error", event)
+        self.error = error if isinstance(error, dict) else {"message": str(error)}
+        code = self.error.get("code")
+        if isinstance(code, int) and 400 <= code < 600:
+            self.error_status = code
 
 
 def whole_answer(body: Any) -> Delta:

@@ -36,7 +36,8 @@ _UTILISATION = re.compile(
     rf"is less than desired GPU memory utilization \((?P<share>[\d.]+), {_GIB.format('wanted')}\)"
 )
 _KV_TOO_SMALL = re.compile(
-    rf"max(?:imum)? (?:seq|model) len(?:gth)? \((?P<context>\d+)\), \(?{_GIB.format('needed')} KV cache is needed, "
+    rf"max(?:imum)? (?:seq|model) len(?:gth)? \((?P<context>\d+)\), "
+    rf"\(?{_GIB.format('needed')} KV cache is needed, "
     rf"which is larger than the available KV cache memory \({_GIB.format('available')}\)"
 )
 _LARGEST_CONTEXT = re.compile(r"estimated maximum model length is (?P<context>\d+)")

@@ -30,19 +30,23 @@ class ReasoningSplitter:
         self._held += piece
         if self._state == "start" and not self._opened():
             return "", self._released() if self._state == "answer" else ""
+        if self._state == "opened" and (lead := self._held.lstrip("\r\n")):
+            self._state, self._held = "reasoning", lead
         if self._state == "reasoning":
             return self._reasoned()
-        return "", self._trimmed()
+        return "", self._trimmed() if self._state == "gap" else ""
 
     def finish(self) -> tuple[str, str]:
         """Return what is still held back: an unfinished tag was text after all."""
         held = self._released()
-        return (held, "") if self._state == "reasoning" else ("", "" if self._state == "gap" else held)
+        if self._state == "reasoning":
+            return held, ""
+        return "", "" if self._state in ("opened", "gap") else held
 
     def _opened(self) -> bool:
         lead = self._held.lstrip()
         if lead.startswith(_OPEN):
-            self._state, self._held = "reasoning", lead[len(_OPEN) :].lstrip("\n")
+            self._state, self._held = "opened", lead[len(_OPEN) :]
             return True
         if not _OPEN.startswith(lead):
             self._state = "answer"

@@ -111,7 +111,7 @@ class Wire:
                 if answer.done:
                     break
             if answer.error is not None:
-                raise self._failed(f"the engine broke off: {answer.error}")
+                raise self._refused(answer.error_status, {"error": answer.error})
             if not answer.ended:
                 raise self._failed("the engine closed the connection in the middle of the answer")
             yield answer.last()
@@ -157,13 +157,16 @@ class Wire:
         return session
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> Exception:
-        raw = await response.content.read(_ERROR_BYTES)
+        body = _json_or_text(await response.content.read(_ERROR_BYTES))
+        return self._refused(response.status, body, response.headers.get("Retry-After"))
+
+    def _refused(self, status: int, body: Any, retry_after: str | None = None) -> Exception:
         return _refusals.refusal(
-            response.status,
-            _json_or_text(raw),
+            status,
+            body,
             model=self._model,
             api_key_env=self._api_key_env,
-            retry_after=response.headers.get("Retry-After"),
+            retry_after=retry_after,
             log_tail=self._log_tail(),
         )
 
