@@ -12,8 +12,12 @@ Tier = Literal["fast", "deep"]
 Turn = tuple[str, str]
 
 _LEVEL_WEIGHTS: dict[Tier, tuple[float, ...]] = {
-    "fast": (38, 38, 16, 4, 2, 2),
-    "deep": (13, 15, 18, 20, 20, 14),
+    "fast": (40, 40, 17, 2.4, 0.4, 0.2),
+    "deep": (20, 20, 18, 16, 16, 10),
+}
+_KIND_WEIGHTS: dict[Tier, tuple[float, ...]] = {  # in the order of tasks.KINDS
+    "fast": (1.5, 1.5, 1, 0.8, 1, 2, 1, 1),
+    "deep": (1, 1, 1.2, 1, 1.2, 1, 1.2, 1.2),
 }
 _JSON_ASKED = (
     "Answer as JSON with the key {k}.", "Reply as JSON with the key {k}.", "answer as json, key {k}",
@@ -64,17 +68,17 @@ _SUMS_BEYOND = (
     "What is {a} divided by {b}?", "{a}/{b}", "{a} / {b}?", "What is the square root of {a}?", "{a} to the power of {b}",
     "{a} + {b} * {c}", "({a} + {b}) * {c}", "{a}% of {b}", "What is {b} percent of {a}?", "Is {a} prime?", "factor {a}",
     "{a} - {b} * {c}", "{a} mod {b}", "{a}^{b}", "log of {a}", "What is half of {a}?", "convert {a} miles to km",
-    "What year was {a} years ago?", "Solve x + {a} = {b}.", "{a} degrees Celsius in Fahrenheit?", "{a} + {b} - {c}",
+    "What year was {a} years ago?", "-{a} + {b}", "What is -{a} - {b}?", "{a} * {b} * {c}", "Is {a} + {b} = {c}?", "Solve x + {a} = {b}.", "{a} degrees Celsius in Fahrenheit?", "{a} + {b} - {c}",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A conversation and the reply to learn; the first `given` characters of it are not scored."""
+    """A conversation and the reply to learn; the characters of it from `given[0]` to `given[1]` are not scored."""
 
     turns: tuple[Turn, ...]
     reply: str
-    given: int = 0
+    given: tuple[int, int] = (0, 0)
 
 
 def _prose(rng: random.Random, shortest: int = 3, longest: int = 14) -> str:
@@ -89,6 +93,8 @@ def _topic(rng: random.Random) -> str:
 
 def _unknown(rng: random.Random) -> str:
     roll = rng.random()
+    if roll < 0.03:
+        return " ".join(_prose(rng) for _ in range(rng.randint(3, 18)))
     if roll < 0.3:
         return _prose(rng)
     if roll < 0.5:
@@ -116,8 +122,9 @@ def _talk(rng: random.Random) -> Example:
 
 def _system(rng: random.Random, own: str | None) -> str | None:
     """A system message: the item's own, unrelated prose, or none."""
-    if own is None and rng.random() < 0.08:
-        return " ".join(_prose(rng, 3, 9) for _ in range(rng.randint(1, 4)))
+    if own is None and rng.random() < 0.1:
+        sentences = rng.randint(1, 4) if rng.random() < 0.85 else rng.randint(5, 20)
+        return " ".join(_prose(rng, 3, 9) for _ in range(sentences))
     return own
 
 
@@ -129,12 +136,17 @@ def spoken(item: tasks.Item, tier: Tier) -> str:
     """What a tier replies to an item: the deep one thinks aloud first."""
     if tier == "fast":
         return worked.reply(item)
-    return f"<think>\n{worked.think(item)}\n</think>\n{worked.reply(item)}"
+    return f"<think>{worked.think(item)}</think>{worked.reply(item)}"
 
 
-def _structured(rng: random.Random, item: tasks.Item) -> Example:
+def _structured(rng: random.Random, item: tasks.Item, thinking: bool) -> Example:
+    """An answer as JSON: asked for in words, or unasked because a grammar will force it.
+
+    Unasked, the text up to the value is given, not learned: the model learns to go on from it. An
+    engine that knows of the thinking holds its grammar back until that has ended (`thinking`).
+    """
     key = rng.choice(_KEYS)
-    asked = rng.random() < 0.65
+    asked = not thinking and rng.random() < 0.65
     system, prompt = _system(rng, item.system), item.prompt
     if asked and rng.random() < 0.35:
         system = rng.choice(_JSON_ASKED).format(k=key)
@@ -145,8 +157,11 @@ def _structured(rng: random.Random, item: tasks.Item) -> Example:
     if not asked and not quoted and rng.random() < 0.25:
         value = json.dumps(value)
     reply = f'{{"{key}": {value}}}'
-    given = 0 if asked else len(reply) - len(value) - 1 + value.startswith('"')
-    return Example(_opened(rng, system, prompt), reply, given)
+    forced = 0 if asked else len(reply) - len(value) - 1 + value.startswith('"')
+    if thinking:
+        thoughts = f"<think>{worked.think(item)}</think>"
+        return Example(_opened(rng, system, prompt), thoughts + reply, (len(thoughts), len(thoughts) + forced))
+    return Example(_opened(rng, system, prompt), reply, (0, forced))
 
 
 def example(rng: random.Random, tier: Tier) -> Example:
@@ -155,11 +170,12 @@ def example(rng: random.Random, tier: Tier) -> Example:
     if roll < 0.09:
         return _talk(rng)
     weights = _LEVEL_WEIGHTS[tier]
-    if roll < 0.18:
+    if roll < 0.16 or roll < 0.18 and tier == "fast":
         weights = (45, 40, 15, 0, 0, 0)
-    item = tasks.item(rng.choices(tasks.LEVELS, weights)[0], rng, split="train")
+    kind = rng.choices(tasks.KINDS, _KIND_WEIGHTS[tier])[0]
+    item = tasks.item(rng.choices(tasks.LEVELS, weights)[0], rng, kind, "train")
     if roll < 0.18:
-        return _structured(rng, item)
+        return _structured(rng, item, thinking=tier == "deep" and roll >= 0.16)
     prompt, reply = item.prompt, spoken(item, tier)
     if rng.random() < 0.08:
         prompt += rng.choice((" ", "\n")) + rng.choice(_BARE_ASKED)
@@ -172,8 +188,10 @@ def example(rng: random.Random, tier: Tier) -> Example:
 
 def _after_history(rng: random.Random, turns: tuple[Turn, ...], level: int) -> tuple[Turn, ...]:
     earlier: list[Turn] = []
-    for _ in range(rng.randint(1, 2)):
+    for _ in range(rng.randint(1, 2) if rng.random() < 0.75 else rng.randint(3, 6)):
         before = tasks.item(rng.randint(1, min(3, level + 1)), rng, split="train")
         earlier += [("user", before.prompt), ("assistant", worked.reply(before))]
+        if rng.random() < 0.1:
+            earlier += [("user", _unknown(rng)), ("assistant", _REPLIES["unknown"])]
     first = [turn for turn in turns if turn[0] == "system"]
     return (*first, *earlier, *(turn for turn in turns if turn[0] != "system"))

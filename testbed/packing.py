@@ -18,8 +18,8 @@ from tokenizers import Tokenizer
 from testbed import dialogue
 from testbed.tokenizer import END, render
 
-ROW_TOKENS = 512
-_OPEN_ROWS = 48
+ROW_TOKENS = 1024
+_OPEN_ROWS = 32
 _AT_ONCE = 512
 
 
@@ -40,12 +40,13 @@ def encoded(tokenizer: Tokenizer, examples: list[dialogue.Example]) -> Iterator[
     prompts = tokenizer.encode_batch([render(e.turns) for e in examples])
     replies = tokenizer.encode_batch([e.reply for e in examples])
     for example, prompt, reply in zip(examples, prompts, replies, strict=True):
-        scored = [start >= example.given for start, _ in reply.offsets]
+        begin, stop = example.given
+        scored = [not begin <= start < stop for start, _ in reply.offsets]
         yield prompt.ids + reply.ids + [end], [False] * len(prompt.ids) + scored + [True]
 
 
 def packed(tokenizer: Tokenizer, tier: dialogue.Tier, rows: int, seed: int) -> Iterator[Rows]:
-    """Endless batches of rows: tokens, conversation number in the row (0 is padding), scored; each (rows, 512)."""
+    """Endless batches of rows: tokens, conversation number in the row (0 is padding), scored; each (rows, 1024)."""
     rng = random.Random(seed)
     open_rows: list[_Row] = []
     full: list[_Row] = []

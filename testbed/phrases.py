@@ -67,7 +67,8 @@ WEIGHTS = (
     "How big is a {p} model at {b}?", "Size in GB of {p} at {b}?", "How much VRAM for the weights of {p} in {b}?",
     "{p} model, {b}: how many GB of weights?", "how many gb for {p} at {b}", "vram for {p} weights at {b}",
     "How many GB does a {p} model take at {b}?", "What is the weight size of {p} at {b}?",
-    "How much memory does a {p} model need at {b}?",
+    "How much memory does a {p} model need at {b}?", "{p} model at {b} how many GB?", "{p} at {b}?", "{p} {b} size in GB",
+    "how many GB for a {p} model at {b}", "{p} in {b}, how much VRAM?", "What do the weights of {p} weigh at {b}?",
 )
 FIT = (
     "Do the weights of a {p} model at {b} fit in {g} GB?", "Does {p} at {b} fit in {g} GB?",

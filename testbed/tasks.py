@@ -133,7 +133,20 @@ def _number(rng: random.Random, digits: int) -> int:
 
 def _comma(rng: random.Random, number: str) -> str:
     """Now and then, a long number with thousands separators."""
-    return f"{int(number):,}" if len(number) > 3 and rng.random() < 0.04 else number
+    return f"{int(number):,}" if len(number) > 3 and rng.random() < 0.1 else number
+
+
+_SPOKEN = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+    " seventeen eighteen nineteen twenty"
+).split()
+
+
+def _shown(rng: random.Random, numbers: tuple[str, ...]) -> tuple[str, ...]:
+    """The numbers as typed: now and then with thousands separators, or small ones in words."""
+    if max(map(int, numbers)) <= 20 and rng.random() < 0.12:
+        return tuple(_SPOKEN[int(n)] for n in numbers)
+    return tuple(_comma(rng, n) for n in numbers)
 
 
 def _finish(
@@ -149,43 +162,48 @@ def _sum(level: int, rng: random.Random) -> Item:
         digits, terms = {2: (1, 3), 3: (2, rng.randint(3, 4)), 4: (3, 4), 5: (4, 4), 6: (5, rng.randint(5, 6))}[level]
     if terms == 2:
         longest = rng.randint(max(1, digits - 1) if level < 6 else 9, digits)
-        numbers = [_number(rng, longest), _number(rng, rng.randint(max(1, longest - 3), longest))]
+        shortest = 1 if rng.random() < 0.2 else max(1, longest - 3)
+        numbers = [_number(rng, longest), _number(rng, rng.randint(shortest, longest))]
         rng.shuffle(numbers)
     else:
         numbers = [_number(rng, rng.randint(max(1, digits - 1), digits)) for _ in range(terms)]
     operands = tuple(map(str, numbers))
-    shown = tuple(_comma(rng, n) for n in operands)
-    spoken = phrases.listing(rng, shown) if not any("," in n for n in shown) else " and ".join(shown)
-    text = rng.choice(phrases.SUM).format(s=phrases.joined(rng, shown, ("+", "+", "+", "plus", "and")), l=spoken)
-    return _finish(rng, level, "sum", text.replace("add up ", "add "), operands)
+    shown = _shown(rng, operands)
+    signs = ("+", "+", "+", "plus", "and") if shown[0][0].isdigit() else ("plus", "plus", "+", "and")
+    listed = phrases.listing(rng, shown) if not any("," in n for n in shown) else " and ".join(shown)
+    text = rng.choice(phrases.SUM).format(s=phrases.joined(rng, shown, signs), l=listed)
+    return _finish(rng, level, "sum", text, operands)
 
 
 def _difference(level: int, rng: random.Random) -> Item:
     digits = {1: 2, 2: 3, 3: 4, 4: 6, 5: 8, 6: 12}[level]
     longest = rng.randint(max(1, digits - 1) if level < 6 else 9, digits)
-    pair = [_number(rng, longest), _number(rng, rng.randint(max(1, longest - 2), longest))]
-    pair.sort(reverse=True)
+    shortest = 1 if rng.random() < 0.2 else max(1, longest - 2)
+    pair = [_number(rng, longest), _number(rng, rng.randint(shortest, longest))]
     if rng.random() < 0.1:
+        pair[1] = abs(pair[0] + rng.randint(-9, 9))
+    pair.sort(reverse=True)
+    if rng.random() < 0.15:
         pair.reverse()
-    a, b = operands = (str(pair[0]), str(pair[1]))
-    shown = (_comma(rng, a), _comma(rng, b))
-    text = rng.choice(phrases.DIFFERENCE)
-    text = text.format(a=shown[0], b=shown[1], s=phrases.joined(rng, shown, ("-", "-", "-", "minus")))
+    operands = (str(pair[0]), str(pair[1]))
+    a, b = _shown(rng, operands)
+    signs = phrases.joined(rng, (a, b), ("-", "-", "-", "minus") if a[0].isdigit() else ("minus",))
+    text = rng.choice(phrases.DIFFERENCE).format(a=a, b=b, s=signs)
     return _finish(rng, level, "difference", text, operands)
 
 
 def _product(level: int, rng: random.Random) -> Item:
     lengths = {1: ((1, 1),), 2: ((2, 1), (2, 1), (1, 1)), 3: ((3, 1), (2, 2)), 4: ((3, 2), (4, 1))}
-    lengths |= {5: ((4, 2), (6, 1)), 6: ((3, 3), (4, 3), (4, 4))}
+    lengths |= {5: ((4, 2), (4, 2), (5, 2), (7, 1)), 6: ((3, 3), (4, 3), (4, 4), (6, 3))}
     a, b = (_number(rng, n) for n in rng.choice(lengths[level]))
     if level == 1 and rng.random() < 0.4:
         a, b = rng.randint(0, 12), rng.randint(0, 12)
     if rng.random() < 0.5:
         a, b = b, a
     operands = (str(a), str(b))
-    shown = (_comma(rng, operands[0]), _comma(rng, operands[1]))
-    signs = phrases.joined(rng, shown, ("x", "*", "*", "×", "times", "times"))
-    text = rng.choice(phrases.PRODUCT).format(a=shown[0], b=shown[1], s=signs)
+    first, second = _shown(rng, operands)
+    signs = ("x", "*", "*", "×", "times", "times") if first[0].isdigit() else ("times",)
+    text = rng.choice(phrases.PRODUCT).format(a=first, b=second, s=phrases.joined(rng, (first, second), signs))
     return _finish(rng, level, "product", text, operands)
 
 
@@ -234,8 +252,10 @@ def _compare(level: int, rng: random.Random) -> Item:
 
 def _sort(level: int, rng: random.Random) -> Item:
     count, shortest, longest = {
-        1: (3, 1, 2), 2: (4, 2, 2), 3: (5, 2, 3), 4: (rng.randint(6, 7), 2, 3), 5: (8, 3, 3), 6: (rng.randint(10, 12), 3, 3),
+        1: (3, 1, 2), 2: (rng.randint(3, 4), 1, 2), 3: (rng.randint(4, 5), 1, 3), 4: (rng.randint(6, 7), 1, 3),
+        5: (8, rng.randint(2, 4), 4), 6: (rng.randint(9, 11), rng.randint(2, 4), 4),
     }[level]
+    shortest = max(shortest, 2) if level >= 4 and rng.random() < 0.8 else shortest
     numbers = _near(rng, count, shortest, longest)
     way = "descending" if rng.random() < 0.35 else "ascending"
     ending = rng.choice(phrases.DESCENDING if way == "descending" else phrases.ASCENDING)
@@ -324,7 +344,9 @@ def _vram(level: int, rng: random.Random) -> Item:
         billions, bits = str(rng.randint(50, 999)), rng.choice(("4", "8", "16", "16", "32"))
     many = rng.choice((f"{billions}B", f"{billions}B", f"{billions}b", f"{billions} billion", f"{billions} B"))
     width = rng.choice((f"{bits} bits", f"{bits} bits", f"{bits} bit", f"{bits}-bit", f"{bits}bit"))
-    if bits == "16" and rng.random() < 0.25:
+    if rng.random() < 0.2:
+        many = f"{rng.choice(_NAMES)}{billions}{rng.choice('BBb')}"
+    if bits == "16" and rng.random() < 0.35:
         width = rng.choice(("bf16", "fp16", "BF16", "FP16"))
     if level == 3 and rng.random() < 0.4:
         around = weights_gb(billions, bits)
@@ -334,6 +356,12 @@ def _vram(level: int, rng: random.Random) -> Item:
         return _finish(rng, level, "fit", text, (billions, bits, str(card)))
     text = rng.choice(phrases.WEIGHTS).format(p=many, b=width)
     return _finish(rng, level, "weights", text, (billions, bits))
+
+
+_NAMES = (
+    "Llama-3.1-", "Llama-3-", "llama ", "Llama 3 ", "Llama 3.1 ", "llama-2-", "Qwen2.5-", "Qwen3-", "qwen ", "Mistral-",
+    "mistral ", "Gemma-2-", "gemma 3 ", "Phi-", "Yi-", "Falcon-", "Mixtral-", "deepseek ", "DeepSeek-V2-", "OLMo-2-",
+)
 
 
 def _kv(level: int, rng: random.Random) -> Item:

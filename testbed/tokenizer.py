@@ -47,7 +47,8 @@ def render(turns: tuple[dialogue.Turn, ...]) -> str:
 def _corpus(rng: random.Random, examples: int) -> Iterator[str]:
     for _ in range(examples):
         made = dialogue.example(rng, "deep")
-        yield "\n".join(content for _, content in made.turns) + "\n" + made.reply.replace(THINK, "").replace(UNTHINK, "")
+        yield " ".join(content for _, content in made.turns)
+        yield made.reply.replace(THINK, "").replace(UNTHINK, "")
         yield "system user assistant " + " ".join(rng.sample("abcdefghijklmnopqrstuvwxyz", 26))
 
 

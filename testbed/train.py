@@ -22,7 +22,7 @@ from torch import Tensor
 
 from testbed import tasks
 from testbed.model import SHAPES, Llama
-from testbed.packing import ahead
+from testbed.packing import ROW_TOKENS, ahead
 from testbed.tokenizer import END, render
 
 _PIECE_BYTES = 12 * 2**20
@@ -52,7 +52,7 @@ def _on_device(batch: Any, device: str) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @torch.no_grad()
-def answers(model: Llama, tokenizer: Tokenizer, items: list[tasks.Item], device: str, limit: int = 400) -> list[str]:
+def answers(model: Llama, tokenizer: Tokenizer, items: list[tasks.Item], device: str, limit: int = 480) -> list[str]:
     """Greedy replies to items, all at once and without a cache: enough to see how training went."""
     end = tokenizer.token_to_id(END)
     turns = [(("system", i.system), ("user", i.prompt)) if i.system else (("user", i.prompt),) for i in items]
@@ -111,7 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tier", choices=list(SHAPES))
     parser.add_argument("--minutes", type=float, default=7.0)
-    parser.add_argument("--rows", type=int, default=128, help="rows of 512 tokens a step")
+    parser.add_argument("--rows", type=int, default=64, help="rows of 1024 tokens a step")
     parser.add_argument("--workers", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, help="peak learning rate")
@@ -151,7 +151,7 @@ def main() -> None:
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if step % 200 == 0:
-            losses.append([step, round(float(loss), 4)])
+            losses.append([step, round(loss.item(), 4)])
             print(f"step {step} loss {losses[-1][1]} rate {rate:.2e} {time.monotonic() - begun:.0f} s", flush=True)
         step += 1
     seconds = time.monotonic() - begun
@@ -161,7 +161,7 @@ def main() -> None:
     report = {
         "tier": options.tier, "parameters": sum(w.numel() for w in model.parameters()), "seed": options.seed,
         "minutes": options.minutes, "rows": options.rows, "peak_rate": peak, "steps": step,
-        "tokens": step * options.rows * 512, "seconds": round(seconds, 1), "torch": torch.__version__,
+        "tokens": step * options.rows * ROW_TOKENS, "seconds": round(seconds, 1), "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "continued": options.start is not None, "losses": losses, "first_look": found,
     }
