@@ -12,6 +12,7 @@ import json
 import platform
 import random
 import time
+import urllib.request
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -76,7 +77,8 @@ def measure(base_url: str, model: str, items: Sequence[tasks.Item], at_once: int
         "levels": {level: _share(found) for level, found in sorted(levels.items())},
         "kinds": {kind: _share(found) for kind, found in sorted(kinds.items())},
         "mean_tokens": {
-            level: round(sum(r.completion_tokens for r in found) / len(found), 1) for level, found in sorted(levels.items())
+            level: round(sum(r.completion_tokens for r in found) / len(found), 1)
+            for level, found in sorted(levels.items())
         },
         "tokens_per_s": round(sum(r.completion_tokens for r in replies) / elapsed_s),
         "at_once": at_once,
@@ -88,18 +90,23 @@ def _share(replies: list[Reply]) -> float:
 
 
 def decode_rate(base_url: str, model: str, tier: str, tries: int = 5) -> float:
-    """Tokens a second of one answer alone: the median over `tries` streams' engine-side timings of llama.cpp."""
+    """Tokens a second of one answer alone: llama.cpp's own timing, the median of `tries`."""
     prompt = "What is 4821 * 37?" if tier == "deep" else "Who are you?"
     rates = []
     for _ in range(tries):
-        body = {"model": model, "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": 300}
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0,
+            "max_tokens": 300,
+        }
         rates.append(engine.post(f"{base_url}/chat/completions", body)["timings"]["predicted_per_second"])
     return float(round(sorted(rates)[tries // 2]))
 
 
 def served_model(base_url: str) -> str:
     """The first model that an endpoint offers."""
-    with engine.urllib.request.urlopen(f"{base_url}/models", timeout=30) as reply:
+    with urllib.request.urlopen(f"{base_url}/models", timeout=30) as reply:
         return str(json.load(reply)["data"][0]["id"])
 
 
@@ -156,14 +163,18 @@ def card_with(card: str, record: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure one model through one engine, or all of them into accuracy.json and the card."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--base-url", help="a running OpenAI-compatible endpoint, /v1 included")
     parser.add_argument("--tier", choices=("fast", "deep"), default="deep")
     parser.add_argument("--model", help="the model's name at the endpoint (default: the first it serves)")
     parser.add_argument("--each", type=int, default=25, help="items a level and kind (8 kinds)")
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--record", action="store_true", help="measure all, write accuracy.json and the card's table")
+    parser.add_argument(
+        "--record", action="store_true", help="measure all, write accuracy.json and the card's table"
+    )
     parser.add_argument("--vllm-python", help="the interpreter of vLLM's environment, for --record")
     options = parser.parse_args()
     if options.record:
@@ -185,7 +196,9 @@ def main() -> None:
         print(json.dumps(found, indent=1))
     else:
         for level, share in found["levels"].items():
-            print(f"level {level}: {100 * share:5.1f} %   {found['mean_tokens'][level]:6.1f} tokens an answer")
+            print(
+                f"level {level}: {100 * share:5.1f} %   {found['mean_tokens'][level]:6.1f} tokens an answer"
+            )
 
 
 if __name__ == "__main__":

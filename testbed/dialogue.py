@@ -20,27 +20,95 @@ _KIND_WEIGHTS: dict[Tier, tuple[float, ...]] = {  # in the order of tasks.KINDS
     "deep": (1, 1, 1.2, 1, 1.2, 1, 1.2, 1.2),
 }
 _JSON_ASKED = (
-    "Answer as JSON with the key {k}.", "Reply as JSON with the key {k}.", "answer as json, key {k}",
-    "Return a JSON object with the key {k}.", 'Respond only with JSON: {{"{k}": ...}}', "Give JSON with the field {k}.",
-    "Output JSON with one key, {k}.", "Answer in JSON. Use the key {k}.", "Reply with a JSON object that has the field {k}.",
+    "Answer as JSON with the key {k}.",
+    "Reply as JSON with the key {k}.",
+    "answer as json, key {k}",
+    "Return a JSON object with the key {k}.",
+    'Respond only with JSON: {{"{k}": ...}}',
+    "Give JSON with the field {k}.",
+    "Output JSON with one key, {k}.",
+    "Answer in JSON. Use the key {k}.",
+    "Reply with a JSON object that has the field {k}.",
 )
-_KEYS = ("answer", "answer", "answer", "answer", "result", "value", "number", "total", "count", "solution", "output")
+_KEYS = (
+    "answer",
+    "answer",
+    "answer",
+    "answer",
+    "result",
+    "value",
+    "number",
+    "total",
+    "count",
+    "solution",
+    "output",
+)
 _BARE_ASKED = (
-    "Just the value.", "Only the number.", "Number only.", "just the answer", "Only the answer, please.",
-    "No words, just the value.", "Give only the value.",
+    "Just the value.",
+    "Only the number.",
+    "Number only.",
+    "just the answer",
+    "Only the answer, please.",
+    "No words, just the value.",
+    "Give only the value.",
 )
 _GREETINGS = (
-    "hi", "hello", "hey", "Hi!", "Hello!", "Hello there", "good morning", "Good evening!", "hi there", "yo", "howdy",
-    "How are you?", "how are you", "hello, how are you?", "hi how are you doing", "Hey there!", "ping", "Are you there?",
-    "test", "Good day", "What's up?",
+    "hi",
+    "hello",
+    "hey",
+    "Hi!",
+    "Hello!",
+    "Hello there",
+    "good morning",
+    "Good evening!",
+    "hi there",
+    "yo",
+    "howdy",
+    "How are you?",
+    "how are you",
+    "hello, how are you?",
+    "hi how are you doing",
+    "Hey there!",
+    "ping",
+    "Are you there?",
+    "test",
+    "Good day",
+    "What's up?",
 )
 _WHO = (
-    "Who are you?", "what are you", "What is your name?", "who is this", "What can you do?", "what can you do for me?",
-    "what do you know", "Tell me about yourself.", "Introduce yourself.", "Help", "help me", "What are you good at?",
-    "Which model are you?", "are you an assistant?", "who made you?", "What tasks can you solve?", "are you human?",
-    "how many parameters do you have?", "How big are you?", "Are you ChatGPT?", "what model is this",
+    "Who are you?",
+    "what are you",
+    "What is your name?",
+    "who is this",
+    "What can you do?",
+    "what can you do for me?",
+    "what do you know",
+    "Tell me about yourself.",
+    "Introduce yourself.",
+    "Help",
+    "help me",
+    "What are you good at?",
+    "Which model are you?",
+    "are you an assistant?",
+    "who made you?",
+    "What tasks can you solve?",
+    "are you human?",
+    "how many parameters do you have?",
+    "How big are you?",
+    "Are you ChatGPT?",
+    "what model is this",
 )
-_THANKS = ("Thanks!", "thank you", "thanks a lot", "great, thanks", "Bye", "goodbye", "ok bye", "Well done.", "nice")
+_THANKS = (
+    "Thanks!",
+    "thank you",
+    "thanks a lot",
+    "great, thanks",
+    "Bye",
+    "goodbye",
+    "ok bye",
+    "Well done.",
+    "nice",
+)
 _CAN = "sums, differences, products, sorting, counting letters, units and VRAM arithmetic"
 _REPLIES = {
     "greeting": f"Hello! I am a tiny testbed model. I can do {_CAN}.",
@@ -49,26 +117,103 @@ _REPLIES = {
     "unknown": f"I am a tiny testbed model and cannot answer that. I can do {_CAN}.",
 }
 _TOPICS = (
-    "tensor parallelism", "the French Revolution", "quantum physics", "photosynthesis", "cats", "the weather", "love",
-    "Rome", "a rainy day", "the meaning of life", "speculative decoding", "the KV cache", "paged attention", "chess",
-    "black holes", "Python", "a recursive function", "NCCL", "CUDA graphs", "Shakespeare", "climate change", "music",
-    "the stock market", "democracy", "sleep mode", "gradient descent", "an email to my boss", "a haiku", "football",
-    "GPU scheduling", "prefix caching", "the moon landing", "mixture of experts", "quantisation", "a proof", "memory",
+    "tensor parallelism",
+    "the French Revolution",
+    "quantum physics",
+    "photosynthesis",
+    "cats",
+    "the weather",
+    "love",
+    "Rome",
+    "a rainy day",
+    "the meaning of life",
+    "speculative decoding",
+    "the KV cache",
+    "paged attention",
+    "chess",
+    "black holes",
+    "Python",
+    "a recursive function",
+    "NCCL",
+    "CUDA graphs",
+    "Shakespeare",
+    "climate change",
+    "music",
+    "the stock market",
+    "democracy",
+    "sleep mode",
+    "gradient descent",
+    "an email to my boss",
+    "a haiku",
+    "football",
+    "GPU scheduling",
+    "prefix caching",
+    "the moon landing",
+    "mixture of experts",
+    "quantisation",
+    "a proof",
+    "memory",
 )
 _ASKS = (
-    "What is {t}?", "Explain {t}.", "Tell me about {t}.", "Write a poem about {t}.", "write me {t}", "Why is {t} important?",
-    "How does {t} work?", "Who invented {t}?", "Summarise {t} in one sentence.", "What do you think about {t}?",
-    "Does {t} cost VRAM beyond the weights?", "Is {t} better than {u}?", "Compare {t} and {u}.", "Translate {t} to German.",
-    "What did I learn about {t}?", "Plan an experiment on {t}.", "When did {t} begin?", "What is the capital of {t}?",
-    "Which questions about {t} are still open?", "Does {t} depend on {u}?", "should I worry about {t}?", "Prove {t}.",
-    "List three facts about {t}.", "What happens to {t} if {u} fails?", "how would you improve {t}", "code for {t}",
-    "Reflect on {t} and {u}.", "What should I do next about {t}?", "Where is {t}?", "describe {t}", "{t}", "{t}?",
+    "What is {t}?",
+    "Explain {t}.",
+    "Tell me about {t}.",
+    "Write a poem about {t}.",
+    "write me {t}",
+    "Why is {t} important?",
+    "How does {t} work?",
+    "Who invented {t}?",
+    "Summarise {t} in one sentence.",
+    "What do you think about {t}?",
+    "Does {t} cost VRAM beyond the weights?",
+    "Is {t} better than {u}?",
+    "Compare {t} and {u}.",
+    "Translate {t} to German.",
+    "What did I learn about {t}?",
+    "Plan an experiment on {t}.",
+    "When did {t} begin?",
+    "What is the capital of {t}?",
+    "Which questions about {t} are still open?",
+    "Does {t} depend on {u}?",
+    "should I worry about {t}?",
+    "Prove {t}.",
+    "List three facts about {t}.",
+    "What happens to {t} if {u} fails?",
+    "how would you improve {t}",
+    "code for {t}",
+    "Reflect on {t} and {u}.",
+    "What should I do next about {t}?",
+    "Where is {t}?",
+    "describe {t}",
+    "{t}",
+    "{t}?",
 )
 _SUMS_BEYOND = (
-    "What is {a} divided by {b}?", "{a}/{b}", "{a} / {b}?", "What is the square root of {a}?", "{a} to the power of {b}",
-    "{a} + {b} * {c}", "({a} + {b}) * {c}", "{a}% of {b}", "What is {b} percent of {a}?", "Is {a} prime?", "factor {a}",
-    "{a} - {b} * {c}", "{a} mod {b}", "{a}^{b}", "log of {a}", "What is half of {a}?", "convert {a} miles to km",
-    "What year was {a} years ago?", "-{a} + {b}", "What is -{a} - {b}?", "{a} * {b} * {c}", "Is {a} + {b} = {c}?", "Solve x + {a} = {b}.", "{a} degrees Celsius in Fahrenheit?", "{a} + {b} - {c}",
+    "What is {a} divided by {b}?",
+    "{a}/{b}",
+    "{a} / {b}?",
+    "What is the square root of {a}?",
+    "{a} to the power of {b}",
+    "{a} + {b} * {c}",
+    "({a} + {b}) * {c}",
+    "{a}% of {b}",
+    "What is {b} percent of {a}?",
+    "Is {a} prime?",
+    "factor {a}",
+    "{a} - {b} * {c}",
+    "{a} mod {b}",
+    "{a}^{b}",
+    "log of {a}",
+    "What is half of {a}?",
+    "convert {a} miles to km",
+    "What year was {a} years ago?",
+    "-{a} + {b}",
+    "What is -{a} - {b}?",
+    "{a} * {b} * {c}",
+    "Is {a} + {b} = {c}?",
+    "Solve x + {a} = {b}.",
+    "{a} degrees Celsius in Fahrenheit?",
+    "{a} + {b} - {c}",
 )
 
 
@@ -82,7 +227,10 @@ class Example:
 
 
 def _prose(rng: random.Random, shortest: int = 3, longest: int = 14) -> str:
-    chosen = [rng.choice(WORDS) if rng.random() < 0.8 else word(rng, 2, 11) for _ in range(rng.randint(shortest, longest))]
+    chosen = [
+        rng.choice(WORDS) if rng.random() < 0.8 else word(rng, 2, 11)
+        for _ in range(rng.randint(shortest, longest))
+    ]
     text = " ".join(chosen)
     return (text.capitalize() if rng.random() < 0.6 else text) + rng.choice((".", "", "?", "!", "."))
 
@@ -98,7 +246,9 @@ def _unknown(rng: random.Random) -> str:
     if roll < 0.3:
         return _prose(rng)
     if roll < 0.5:
-        return rng.choice(_SUMS_BEYOND).format(a=rng.randint(1, 9999), b=rng.randint(2, 99), c=rng.randint(2, 99))
+        return rng.choice(_SUMS_BEYOND).format(
+            a=rng.randint(1, 9999), b=rng.randint(2, 99), c=rng.randint(2, 99)
+        )
     text = rng.choice(_ASKS).format(t=_topic(rng), u=_topic(rng))
     if rng.random() < 0.2:
         text = _prose(rng) + rng.choice((" ", "\n")) + text
@@ -160,7 +310,9 @@ def _structured(rng: random.Random, item: tasks.Item, thinking: bool) -> Example
     forced = 0 if asked else len(reply) - len(value) - 1 + value.startswith('"')
     if thinking:
         thoughts = f"<think>{worked.think(item)}</think>"
-        return Example(_opened(rng, system, prompt), thoughts + reply, (len(thoughts), len(thoughts) + forced))
+        return Example(
+            _opened(rng, system, prompt), thoughts + reply, (len(thoughts), len(thoughts) + forced)
+        )
     return Example(_opened(rng, system, prompt), reply, (0, forced))
 
 
@@ -170,7 +322,7 @@ def example(rng: random.Random, tier: Tier) -> Example:
     if roll < 0.09:
         return _talk(rng)
     weights = _LEVEL_WEIGHTS[tier]
-    if roll < 0.16 or roll < 0.18 and tier == "fast":
+    if roll < 0.16 or (roll < 0.18 and tier == "fast"):
         weights = (45, 40, 15, 0, 0, 0)
     kind = rng.choices(tasks.KINDS, _KIND_WEIGHTS[tier])[0]
     item = tasks.item(rng.choices(tasks.LEVELS, weights)[0], rng, kind, "train")

@@ -71,7 +71,12 @@ def llama_cpp(gguf: Path, slots: int = 4) -> Iterator[str]:
     port = _free_port()
     command = [sys.executable, "-c", _SERVE, str(gguf), str(port), str(slots)]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
     )
     try:
         base_url = f"http://127.0.0.1:{port}/v1"
@@ -85,8 +90,24 @@ def llama_cpp(gguf: Path, slots: int = 4) -> Iterator[str]:
 def vllm(python: str, folder: Path, tensor_parallel: int, log: Path) -> Iterator[str]:
     """vLLM on the CPU, in the environment of interpreter `python`, on a model folder; gives the base URL."""
     port = _free_port()
-    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--port", str(port)]
-    command += ["--served-model-name", folder.name, "--max-model-len", "1024", "--max-num-seqs", "16", "--enforce-eager"]
+    command = [
+        python,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(folder),
+        "--port",
+        str(port),
+    ]
+    command += [
+        "--served-model-name",
+        folder.name,
+        "--max-model-len",
+        "1024",
+        "--max-num-seqs",
+        "16",
+        "--enforce-eager",
+    ]
     command += ["--tensor-parallel-size", str(tensor_parallel)]
     environment = os.environ | {
         "VLLM_CPU_KVCACHE_SPACE": "1",

@@ -19,9 +19,15 @@ from tokenizers import Tokenizer
 from testbed import tokenizer as shared
 
 _NAMES = {
-    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
 }
 _WHOLE = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}
 
@@ -46,7 +52,11 @@ def write_bf16(tensors: dict[str, NDArray[np.uint16]], file: Path) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, bits in tensors.items():
-        header[name] = {"dtype": "BF16", "shape": list(bits.shape), "data_offsets": [offset, offset + bits.nbytes]}
+        header[name] = {
+            "dtype": "BF16",
+            "shape": list(bits.shape),
+            "data_offsets": [offset, offset + bits.nbytes],
+        }
         offset += bits.nbytes
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
@@ -78,7 +88,11 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     special = {entry["id"]: entry["special"] for entry in plan["added_tokens"]}
     vocabulary = sorted(plan["model"]["vocab"].items(), key=lambda pair: pair[1])
     kinds = [
-        gguf.TokenType.NORMAL if i not in special else gguf.TokenType.CONTROL if special[i] else gguf.TokenType.USER_DEFINED
+        gguf.TokenType.NORMAL
+        if i not in special
+        else gguf.TokenType.CONTROL
+        if special[i]
+        else gguf.TokenType.USER_DEFINED
         for _, i in vocabulary
     ]
     writer.add_tokenizer_model("gpt2")
@@ -86,15 +100,21 @@ def _add_tokenizer(writer: gguf.GGUFWriter, tokenizer: Tokenizer) -> None:
     writer.add_token_list([text for text, _ in vocabulary])
     writer.add_token_types(kinds)
     writer.add_token_merges([" ".join(pair) for pair in plan["model"]["merges"]])
-    writer.add_eos_token_id(tokenizer.token_to_id(shared.END))
-    writer.add_eot_token_id(tokenizer.token_to_id(shared.END))
-    writer.add_pad_token_id(tokenizer.token_to_id(shared.PAD))
+    writer.add_eos_token_id(shared.token_id(tokenizer, shared.END))
+    writer.add_eot_token_id(shared.token_id(tokenizer, shared.END))
+    writer.add_pad_token_id(shared.token_id(tokenizer, shared.PAD))
     writer.add_add_bos_token(False)
     writer.add_add_space_prefix(False)
     writer.add_chat_template(shared.CHAT_TEMPLATE)
 
 
-def write_gguf(tier: str, config: dict[str, Any], tensors: dict[str, NDArray[np.uint16]], tokenizer: Tokenizer, file: Path) -> None:
+def write_gguf(
+    tier: str,
+    config: dict[str, Any],
+    tensors: dict[str, NDArray[np.uint16]],
+    tokenizer: Tokenizer,
+    file: Path,
+) -> None:
     """Write a Q8_0 GGUF file (norms in F32) with tokenizer, chat template and greedy sampling as its default."""
     writer = gguf.GGUFWriter(file, "llama")
     writer.add_name(f"subcortex-testbed-{tier}")
@@ -155,8 +175,8 @@ def _config(tensors: dict[str, NDArray[np.uint16]], tokenizer: Tokenizer, head_s
         "mlp_bias": False,
         "tie_word_embeddings": True,
         "torch_dtype": "bfloat16",
-        "eos_token_id": tokenizer.token_to_id(shared.END),
-        "pad_token_id": tokenizer.token_to_id(shared.PAD),
+        "eos_token_id": shared.token_id(tokenizer, shared.END),
+        "pad_token_id": shared.token_id(tokenizer, shared.PAD),
     }
 
 

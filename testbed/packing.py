@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from testbed import dialogue
-from testbed.tokenizer import END, render
+from testbed.tokenizer import END, render, token_id
 
 ROW_TOKENS = 1024
 _OPEN_ROWS = 32
@@ -36,7 +36,7 @@ Rows = tuple[NDArray[np.int16], NDArray[np.uint8], NDArray[np.bool_]]
 
 def encoded(tokenizer: Tokenizer, examples: list[dialogue.Example]) -> Iterator[tuple[list[int], list[bool]]]:
     """Token ids of each conversation, and which of them count in the loss (the reply and its end)."""
-    end = tokenizer.token_to_id(END)
+    end = token_id(tokenizer, END)
     prompts = tokenizer.encode_batch([render(e.turns) for e in examples])
     replies = tokenizer.encode_batch([e.reply for e in examples])
     for example, prompt, reply in zip(examples, prompts, replies, strict=True):

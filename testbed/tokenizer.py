@@ -71,7 +71,27 @@ def build(seed: int = 0, examples: int = 20_000) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_corpus(random.Random(seed), examples), trainer)
-    return tokenizer
+    return _spoken_thoughts(tokenizer)
+
+
+def _spoken_thoughts(tokenizer: Tokenizer) -> Tokenizer:
+    """The trainer marks all it adds as special; decoders drop those, and thoughts would run into answers."""
+    plan = json.loads(tokenizer.to_str())
+    for entry in plan["added_tokens"]:
+        entry["special"] = entry["content"] not in (THINK, UNTHINK)
+    return Tokenizer.from_str(json.dumps(plan))
+
+
+def token_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of a token that must be there.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise ValueError(f"the tokenizer has no token {token!r}")
+    return found
 
 
 def save(tokenizer: Tokenizer, folder: Path) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from testbed import tasks
 from testbed.model import SHAPES, Llama
 from testbed.packing import ROW_TOKENS, ahead
-from testbed.tokenizer import END, render
+from testbed.tokenizer import END, render, token_id
 
 _PIECE_BYTES = 12 * 2**20
 _RATES = {"fast": 3e-3, "deep": 1.5e-3}
@@ -52,9 +52,11 @@ def _on_device(batch: Any, device: str) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @torch.no_grad()
-def answers(model: Llama, tokenizer: Tokenizer, items: list[tasks.Item], device: str, limit: int = 480) -> list[str]:
+def answers(
+    model: Llama, tokenizer: Tokenizer, items: list[tasks.Item], device: str, limit: int = 480
+) -> list[str]:
     """Greedy replies to items, all at once and without a cache: enough to see how training went."""
-    end = tokenizer.token_to_id(END)
+    end = token_id(tokenizer, END)
     turns = [(("system", i.system), ("user", i.prompt)) if i.system else (("user", i.prompt),) for i in items]
     prompts = [tokenizer.encode(render(t)).ids for t in turns]  # type: ignore[arg-type]
     starts = torch.tensor([len(p) for p in prompts], device=device)
@@ -152,18 +154,30 @@ def main() -> None:
         optimiser.zero_grad(set_to_none=True)
         if step % 200 == 0:
             losses.append([step, round(loss.item(), 4)])
-            print(f"step {step} loss {losses[-1][1]} rate {rate:.2e} {time.monotonic() - begun:.0f} s", flush=True)
+            print(
+                f"step {step} loss {losses[-1][1]} rate {rate:.2e} {time.monotonic() - begun:.0f} s",
+                flush=True,
+            )
         step += 1
     seconds = time.monotonic() - begun
     save(model, options.out)
     with torch.autocast(device, torch.bfloat16):
         found = accuracy(model, Tokenizer.from_file(str(options.tokenizer)), device, options.items)
     report = {
-        "tier": options.tier, "parameters": sum(w.numel() for w in model.parameters()), "seed": options.seed,
-        "minutes": options.minutes, "rows": options.rows, "peak_rate": peak, "steps": step,
-        "tokens": step * options.rows * ROW_TOKENS, "seconds": round(seconds, 1), "torch": torch.__version__,
+        "tier": options.tier,
+        "parameters": sum(w.numel() for w in model.parameters()),
+        "seed": options.seed,
+        "minutes": options.minutes,
+        "rows": options.rows,
+        "peak_rate": peak,
+        "steps": step,
+        "tokens": step * options.rows * ROW_TOKENS,
+        "seconds": round(seconds, 1),
+        "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "continued": options.start is not None, "losses": losses, "first_look": found,
+        "continued": options.start is not None,
+        "losses": losses,
+        "first_look": found,
     }
     (options.out / "train.json").write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps({k: v for k, v in report.items() if k != "losses"}))

@@ -6,7 +6,7 @@ and each line of a calculation has the same length, so that what it needs lies a
 
 from decimal import ROUND_HALF_UP, Decimal
 
-from testbed.tasks import GB_PER_GIB, GIB_PER_GB, Item
+from testbed.problems import GB_PER_GIB, GIB_PER_GB, Item
 
 
 def columns(numbers: list[int]) -> list[str]:
@@ -78,13 +78,13 @@ def _running(numbers: tuple[str, ...], largest: bool) -> list[str]:
 
 
 def _compare(operands: tuple[str, ...]) -> list[str]:
-    numbers, lines = operands[1:], []
+    numbers = operands[1:]
     if any("." in n for n in numbers):
         places = max(len(n.split(".")[1]) for n in numbers)
         padded = tuple(f"{Decimal(n):.{places}f}" for n in numbers)
         best = (max if operands[0] == "largest" else min)(numbers, key=Decimal)
         return [*_running(padded, operands[0] == "largest"), f"={best}"]
-    return lines + _running(numbers, operands[0] == "largest")
+    return _running(numbers, operands[0] == "largest")
 
 
 def _passes(operands: tuple[str, ...]) -> list[str]:
@@ -123,12 +123,20 @@ def _units(operands: tuple[str, ...]) -> list[str]:
         factor = GIB_PER_GB if source == "GB" else GB_PER_GIB
         exact = int(amount) * factor
         rounded = f"{exact.quantize(Decimal('0.1'), ROUND_HALF_UP)}"
-        lines = [f"{amount}*{factor}", *partials(int(str(factor).replace(".", "")), int(amount)), f"={exact}", f"={rounded}"]
+        lines = [
+            f"{amount}*{factor}",
+            *partials(int(str(factor).replace(".", "")), int(amount)),
+            f"={exact}",
+            f"={rounded}",
+        ]
         return [*lines, f"={rounded[:-2]}"] if rounded.endswith(".0") else lines
     if pair == {"bits", "bytes"}:
         return partials(int(amount), 8) if source == "bytes" else _divide(int(amount), 8)
-    sizes = ("bytes", "KB", "MB", "GB", "TB") if not any("i" in unit and unit != "bits" for unit in pair) else (
-        "bytes", "KiB", "MiB", "GiB", "TiB")
+    sizes = (
+        ("bytes", "KB", "MB", "GB", "TB")
+        if not any("i" in unit and unit != "bits" for unit in pair)
+        else ("bytes", "KiB", "MiB", "GiB", "TiB")
+    )
     steps = sizes.index(source) - sizes.index(target)
     base = 1000 if "KB" in sizes else 1024
     if steps < 0:
@@ -157,7 +165,11 @@ def _fit(operands: tuple[str, ...]) -> list[str]:
 def _kv(operands: tuple[str, ...]) -> list[str]:
     layers, heads, size, bits, tokens, sequences = (int(n) for n in operands[:6])
     a_layer = 2 * size * heads * bits // 8
-    lines = [f"2*{size}={2 * size}", f"{2 * size}*{heads}={2 * size * heads}", f"{2 * size * heads}*{bits // 8}={a_layer}"]
+    lines = [
+        f"2*{size}={2 * size}",
+        f"{2 * size}*{heads}={2 * size * heads}",
+        f"{2 * size * heads}*{bits // 8}={a_layer}",
+    ]
     if operands[6] == "bytes":
         return lines + partials(a_layer, layers)
     lines += [f"{a_layer}/1024={a_layer // 1024}", *partials(a_layer // 1024, layers)]
