@@ -50,8 +50,6 @@ def storage_reason(error: BaseException) -> str | None:
     """Return in words why the database takes no writes; None if the row itself is at fault."""
     if isinstance(error, Moved):
         return str(error)
-    if isinstance(error, JournalError):
-        return error.message
     if not isinstance(error, sqlite3.Error):
         return None
     what = _STORAGE.get(_primary_code(error))

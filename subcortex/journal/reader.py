@@ -171,6 +171,8 @@ class Reader:
         }
 
     def _seq(self, thought_id: str) -> int | None:
+        if not thought_id:
+            return None
         # "\x7f" sorts behind every character of an id, so this is the range of all that begin so.
         found = self._query(
             "SELECT id, seq FROM thoughts WHERE id >= :first AND id < :last ORDER BY id LIMIT 2",
@@ -180,7 +182,7 @@ class Reader:
             raise InvalidRequest(
                 f"several thoughts begin with {thought_id!r}", hint="Give more of the id.", param="id"
             )
-        return int(found[0]["seq"]) if found and thought_id else None
+        return int(found[0]["seq"]) if found else None
 
     def _records(self, sql: str, values: Mapping[str, Any]) -> list[ThoughtRecord]:
         return [rows.record_of(row) for row in self._query(sql, values)]

@@ -75,7 +75,7 @@ class Recorder:
         return value if self.policy == "full" else self._masked_data(value)
 
     def settings(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Return sampling parameters; with ``none``, only the numbers and switches among them."""
+        """Return parameters and the like; with ``none``, only the numbers and switches among them."""
         if self.policy == "none":
             return {k: v for k, v in params.items() if v is None or isinstance(v, bool | int | float)}
         kept: dict[str, Any] = self.data(params)

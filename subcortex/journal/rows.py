@@ -190,10 +190,11 @@ def said_row(thought_id: str, text: str, reasoning: str, at: datetime, recorder:
 def event_row(
     run_id: str, tier: str | None, kind: str, detail: Mapping[str, Any], at: datetime, recorder: Recorder
 ) -> tuple[Any, ...]:
-    """Return the parameters of ``INSERT_EVENT``; texts in the detail are masked when redacted."""
+    """Return the parameters of ``INSERT_EVENT``; an engine's words may quote a prompt, so policy holds."""
     mend = _Mender()
-    # Engine logs are not thoughts: only what the patterns match is taken out of them.
-    shown = recorder.data(dict(detail)) if recorder.policy == "redacted" else dict(detail)
+    shown = recorder.settings(dict(detail))
+    if "model" in detail:
+        shown["model"] = detail["model"]
     return (timestamp(at), run_id, mend.text(tier), mend.text(kind), mend.json(shown))
 
 

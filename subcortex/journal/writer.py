@@ -11,6 +11,7 @@ import asyncio
 import os
 import queue
 import sqlite3
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -134,7 +135,7 @@ class Writer:
                 self._retry()
             due_in_s: float | None = None
             if not self._held:
-                due, due_in_s = self._collect()
+                due, due_in_s = self._collect_safely()
                 self._others.extend(due)
                 self._commit_queued()
             if stopping:
@@ -142,6 +143,13 @@ class Writer:
             wait_s = due_in_s
             if self._held:
                 wait_s = max(0.001, self._retry_at_s - self._clock.monotonic_s())
+
+    def _collect_safely(self) -> tuple[list[Write], float | None]:
+        try:
+            return self._collect()
+        except Exception as error:
+            _log("journal could not save what is being said", error=str(error))
+            return [], None
 
     def _drain(self, wait_s: float | None) -> None:
         """Move what is queued to the local lists, waiting up to ``wait_s`` (None: for ever)."""
@@ -170,7 +178,8 @@ class Writer:
             return
         try:
             failures = self._transact(batch)
-        except (sqlite3.Error, Moved) as error:
+        except Exception as error:
+            # Whatever it is, the rows are not at fault: they wait, and this thread lives.
             self._degrade(error)
             self._hold(batch)
         else:
@@ -180,7 +189,7 @@ class Writer:
         """Commit ``batch`` as one; return the writes (by place) that are at fault themselves.
 
         Raises:
-            sqlite3.Error, Moved: The database takes nothing; all of the batch is still to be written.
+            Exception: The database takes nothing; all of the batch is still to be written.
         """
         conn = self._conn
         if conn is None or self._inode_now() != self._inode:
@@ -202,7 +211,7 @@ class Writer:
         self.health = replace(self.health, held_rows=len(self._held), held_bytes=self._held_bytes)
 
     def _degrade(self, error: Exception) -> None:
-        reason = storage_reason(error) or str(error)
+        reason = storage_reason(error) or getattr(error, "message", None) or str(error)
         if self.health.state == "ok":
             self._retry_pause_s = self._limits.retry_first_s
             self.health = JournalHealth("degraded", reason, since=self._clock.now())
@@ -228,7 +237,7 @@ class Writer:
                     if place in failures:
                         _log("journal write failed", what=write.what, error=str(failures[place]))
                 self._count_held()
-        except (sqlite3.Error, Moved, JournalError) as error:
+        except Exception as error:
             self._degrade(error)
         else:
             self.health = JournalHealth()
@@ -347,4 +356,9 @@ def _log(event: str, **facts: object) -> None:
     # It takes 0.08 s to import, and a journal without trouble says nothing.
     import structlog
 
-    structlog.get_logger("subcortex.journal").warning(event, **facts)
+    if structlog.is_configured():
+        log = structlog.get_logger("subcortex.journal")
+    else:
+        # Unconfigured, structlog would print to the stdout of whatever program this is.
+        log = structlog.wrap_logger(structlog.PrintLogger(sys.stderr))
+    log.warning(event, **facts)
