@@ -50,7 +50,11 @@ def _main() -> None:
             _set(xllamacpp, params, name, value)
         except (AttributeError, TypeError, ValueError, KeyError) as error:
             _refuse(f"--{name.replace('_', '-')}", error)
-    server = xllamacpp.Server(params)
+    try:
+        server = xllamacpp.Server(params)
+    except RuntimeError as error:
+        # What went wrong stands above in the log; a traceback would only push it out of sight.
+        sys.exit(f"llama.cpp did not start: {error}")
     # The server's threads do the work; the default action of every signal that ends us is right.
     while server is not None:
         signal.pause()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from subcortex.errors import ConfigError, DoesNotFit, SubcortexError
+from subcortex.errors import ConfigError, DoesNotFit, EngineFailed, SubcortexError
 
 _PREFIX = re.compile(r"^\((?P<process>[\w ]+?) pid=\d+\) ")
 _SHARDS = re.compile(r"Loading \w+ checkpoint shards:\s+(?P<percent>\d+)%")
@@ -65,6 +65,10 @@ _WORLD_SIZE = re.compile(
     r"World size \((?P<world>\d+)\) is larger than the number of available GPUs \((?P<gpus>\d+)\)"
 )
 _NO_DEVICE = re.compile(r"Failed to infer device type|No CUDA GPUs are available|Found no NVIDIA driver")
+_RAISED = re.compile(
+    r"^(?:ERROR [\d-]+ [\d:]+ \[[\w.]+:\d+\] )?(?P<kind>[A-Za-z_][\w.]*(?:Error|Exception)): (?P<what>.+)"
+)
+_CAUSE_CHARS = 500
 _IN_GIB = {"KiB": 1 / 1024**2, "MiB": 1 / 1024, "GiB": 1.0}
 
 
@@ -90,6 +94,24 @@ def diagnosis(log: str, *, tier: str, model: str) -> SubcortexError | None:
         if (error := known(log, f"tier {tier!r}", model)) is not None:
             error.details.setdefault("log_tail", "\n".join(log.splitlines()[-20:]))
             return error
+    if cause := _cause(log):
+        return EngineFailed(
+            f"vllm could not start {model}: {cause}",
+            hint="`subcortex logs` shows what led to it.",
+            log_tail="\n".join(log.splitlines()[-20:]),
+        )
+    return None
+
+
+def _cause(log: str) -> str | None:
+    """Return the first error that a traceback ends in; those after it are its echoes."""
+    lines = log.splitlines()
+    for number, line in enumerate(lines):
+        if found := _RAISED.search(line):
+            said = found["what"].strip()
+            if found["kind"].endswith("ValidationError") and number + 1 < len(lines):
+                said = lines[number + 1].strip().removeprefix("Value error, ")
+            return said[:_CAUSE_CHARS]
     return None
 
 
@@ -101,8 +123,8 @@ def _utilisation(log: str, tier: str, model: str) -> SubcortexError | None:
     # A hundredth below what is free: the snapshot is taken again at the next start.
     possible = max(0.0, int(free / total * 100 - 1) / 100)
     return DoesNotFit(
-        f"{model} does not fit on {where}: it was to take {wanted:g} GiB and {free:g} of {total:g} GiB are free "
-        f"({wanted - free:.2f} GiB short)",
+        f"{model} does not fit on {where}: it was to take {wanted:g} GiB and {free:g} of {total:g} GiB "
+        f"are free ({wanted - free:.2f} GiB short)",
         hint=f"Set gpu_memory_utilization to {possible:g} or less, or end what else holds memory there.",
         device=where,
         needed_gib=wanted,

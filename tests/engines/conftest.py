@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,3 @@ VLLM_ENV = {
     "HF_HUB_OFFLINE": "1",
 }
 VLLM_FLAGS = ["--load-format", "dummy", "--enforce-eager", "--dtype", "float32", "--max-num-seqs", "8"]
-
-
-@pytest.fixture
-def environment() -> Iterator[dict[str, str]]:
-    """Return the environment for a bare child process."""
-    yield dict(os.environ)

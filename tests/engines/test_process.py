@@ -128,7 +128,8 @@ async def test_a_child_that_forks_while_it_is_being_ended_is_ended_whole(nursery
         """
         import os, signal, subprocess, sys
         def flee(*_):
-            child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
+            loop = "import signal; signal.pause()"
+            child = subprocess.Popen([sys.executable, "-c", loop], start_new_session=True)
             print(child.pid, flush=True)
             os._exit(0)
         signal.signal(signal.SIGTERM, flee)
@@ -247,7 +248,8 @@ def _daemon_with_engine(folder: Path, *, stubborn: bool = False) -> subprocess.P
     worker = f"import signal;{ignore}\nwhile True: signal.pause()"
     engine = (
         f"import signal, subprocess, sys;{ignore}"
-        f"print(subprocess.Popen([sys.executable, '-c', {worker!r}], start_new_session=True).pid, flush=True)\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {worker!r}], start_new_session=True)\n"
+        "print(child.pid, flush=True)\n"
         "while True: signal.pause()"
     )
     daemon = f"""
@@ -266,7 +268,7 @@ asyncio.run(main())
     return subprocess.Popen([sys.executable, "-c", daemon], stdout=subprocess.PIPE, text=True)
 
 
-async def test_a_stranger_with_a_recorded_id_is_left_alone(tmp_path: Path) -> None:
+def test_a_stranger_with_a_recorded_id_is_left_alone(tmp_path: Path) -> None:
     stranger = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     try:
         identity = _processes.identify(stranger.pid)
@@ -276,7 +278,7 @@ async def test_a_stranger_with_a_recorded_id_is_left_alone(tmp_path: Path) -> No
         for start_ticks in (identity.start_ticks, identity.start_ticks + 1):
             record = {"pid": stranger.pid, "start_ticks": start_ticks, "mark": "0" * 32}
             (folder / "process.json").write_text(json.dumps(record))
-            assert await asyncio.to_thread(reap_leftovers, tmp_path) == []
+            assert reap_leftovers(tmp_path) == []
             assert not (folder / "process.json").exists()
         assert stranger.poll() is None
     finally:

@@ -20,7 +20,8 @@ def answered(status: int, body: Any, **more: Any) -> Any:
         # llama.cpp
         (
             {
-                "message": "request (8029 tokens) exceeds the available context size (1024 tokens), try increasing it",
+                "message": "request (8029 tokens) exceeds the available context size (1024 tokens), "
+                "try increasing it",
                 "type": "exceed_context_size_error",
                 "n_prompt_tokens": 8029,
                 "n_ctx": 1024,
@@ -31,8 +32,8 @@ def answered(status: int, body: Any, **more: Any) -> Any:
         # vLLM 0.32, prompt alone too long
         (
             {
-                "message": "This model's maximum context length is 512 tokens. However, your prompt contains at "
-                "least 513 input tokens, which exceeds this limit even without any output tokens."
+                "message": "This model's maximum context length is 512 tokens. However, your prompt contains "
+                "at least 513 input tokens, which exceeds this limit even without any output tokens."
             },
             513,
             512,
@@ -40,8 +41,8 @@ def answered(status: int, body: Any, **more: Any) -> Any:
         # vLLM 0.26
         (
             {
-                "message": "'max_tokens' or 'max_completion_tokens' is too large: 500. This model's maximum context "
-                "length is 512 tokens and your request has 422 input tokens (500 > 512 - 422)."
+                "message": "'max_tokens' or 'max_completion_tokens' is too large: 500. This model's maximum "
+                "context length is 512 tokens and your request has 422 input tokens (500 > 512 - 422)."
             },
             422,
             512,
@@ -49,8 +50,8 @@ def answered(status: int, body: Any, **more: Any) -> Any:
         # OpenAI
         (
             {
-                "message": "This model's maximum context length is 16,385 tokens. However, you requested 20,000 tokens "
-                "(19,000 in the messages, 1,000 in the completion).",
+                "message": "This model's maximum context length is 16,385 tokens. However, you requested "
+                "20,000 tokens (19,000 in the messages, 1,000 in the completion).",
                 "code": "context_length_exceeded",
             },
             19000,

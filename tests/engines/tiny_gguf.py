@@ -22,7 +22,7 @@ CHAT_TEMPLATE = (
 
 
 def write(
-    path: Path, *, width: int = 64, layers: int = 2, heads: int = 4, context: int = 4096, seed: int = 0
+    path: Path, *, width: int = 64, layers: int = 2, heads: int = 4, context: int = 32768, seed: int = 0
 ) -> Path:
     """Write the model to ``path`` and return it; about 0.5 MB at the default shape."""
     ffn, vocab = width * 2, 3 + 256

@@ -83,7 +83,7 @@ def write(folder: Path) -> Path:
 
 
 def _byte_letters() -> list[str]:
-    """Return the letter that byte-level BPE writes for each byte: itself if printable, else one from 256 on."""
+    """Return the letter byte-level BPE has for each byte: itself if printable, else one from 256 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + place) for place in range(len(others))]
