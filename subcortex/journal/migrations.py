@@ -84,7 +84,7 @@ def _001_thoughts(db: Database) -> None:
             reasoning_chars INTEGER NOT NULL
         )""")
     # Every index ends in seq by itself, so each filter lists its newest rows without sorting.
-    db.execute("CREATE INDEX thoughts_by_tier ON thoughts (tier, model)")
+    db.execute("CREATE INDEX thoughts_by_tier ON thoughts (tier)")
     db.execute("CREATE INDEX thoughts_by_drive ON thoughts (drive) WHERE drive IS NOT NULL")
     db.execute("CREATE INDEX thoughts_by_session ON thoughts (session) WHERE session IS NOT NULL")
     db.execute("CREATE INDEX thoughts_not_completed ON thoughts (status) WHERE status <> 'completed'")

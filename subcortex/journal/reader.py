@@ -18,6 +18,7 @@ from subcortex.journal import rows, search
 from subcortex.journal.database import connect_reader, explained
 from subcortex.journal.migrations import LATEST, checked_version
 from subcortex.journal.records import ThoughtRecord, TierMeasured
+from subcortex.types import ThoughtStatus
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -26,6 +27,8 @@ _BUSY_TIMEOUT_S = 5.0
 #: Below these a slope of time over prompt length says more about noise than about prefill.
 _SLOPE_MIN_THOUGHTS = 8
 _SLOPE_MIN_RATIO = 3.0
+#: A tier's model may have changed lately, so more of its thoughts are looked through than are wanted.
+_MODELS = 5
 
 
 class Reader:
@@ -156,18 +159,22 @@ class Reader:
             JournalError: The database cannot be read.
         """
         with self._lock:
-            pairs = self._query("SELECT DISTINCT tier, model FROM thoughts", {})
-            thoughts = {
-                (pair["tier"], pair["model"]): self._query(_WARM, {**pair, "last": last}) for pair in pairs
-            }
+            tiers = [row["tier"] for row in self._query("SELECT DISTINCT tier FROM thoughts", {})]
+            warm = [
+                row for tier in tiers for row in self._query(_WARM, {"tier": tier, "last": _MODELS * last})
+            ]
             ready = self._query(_READY, {"last": last})
+        thoughts: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+        for row in warm:
+            if len(of_model := thoughts[row["tier"], row["model"]]) < last:
+                of_model.append(row)
         loads = _loads(ready)
         for tier, model in loads:
             if model is not None:
                 thoughts.setdefault((tier, model), [])
         return {
-            key: _measured(warm, loads.get(key) or loads.get((key[0], None)) or [])
-            for key, warm in thoughts.items()
+            key: _measured(found, loads.get(key) or loads.get((key[0], None)) or [])
+            for key, found in thoughts.items()
         }
 
     def _seq(self, thought_id: str) -> int | None:
@@ -195,8 +202,8 @@ class Reader:
 
 
 _WARM = """
-SELECT ttft_s, queued_s, tpot_s, prompt_tokens FROM thoughts
-WHERE tier = :tier AND model = :model AND status = 'completed' AND coalesce(load_s, 0) = 0
+SELECT tier, model, ttft_s, queued_s, tpot_s, prompt_tokens FROM thoughts
+WHERE tier = :tier AND status = 'completed' AND coalesce(load_s, 0) = 0
 ORDER BY seq DESC LIMIT :last"""
 _READY = "SELECT tier, detail FROM events WHERE kind = 'ready' ORDER BY seq DESC LIMIT :last"
 
@@ -208,6 +215,9 @@ def _filters(**wanted: str | None) -> tuple[list[str], dict[str, Any]]:
         if value is not None:
             wheres.append(f"t.{column} = :{column}")
             values[column] = rows.storable(value.upper() if column == "drive" else value)
+    if wanted.get("status") not in (None, ThoughtStatus.COMPLETED):
+        # Said as a constant, since the index of what did not complete cannot be used otherwise.
+        wheres.append("t.status <> 'completed'")
     return wheres, values
 
 
