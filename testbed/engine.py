@@ -67,7 +67,7 @@ def _end(process: "subprocess.Popen[str]") -> None:
 
 @contextlib.contextmanager
 def llama_cpp(gguf: Path, slots: int = 4) -> Iterator[str]:
-    """llama.cpp (through xllamacpp, in a child process) on a GGUF file; gives the base URL, `/v1` included."""
+    """llama.cpp (xllamacpp in a child process) on a GGUF file; gives the base URL, `/v1` included."""
     port = _free_port()
     command = [sys.executable, "-c", _SERVE, str(gguf), str(port), str(slots)]
     process = subprocess.Popen(

@@ -71,7 +71,7 @@ def _floats(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def _interleaved(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
-    """Rows reordered from halves to pairs: GGUF's llama rotates neighbours where Hugging Face rotates halves."""
+    """Rows from halves to pairs: GGUF's llama rotates neighbours where Hugging Face rotates halves."""
     rows, width = weight.shape
     return weight.reshape(heads, 2, rows // heads // 2, width).swapaxes(1, 2).reshape(rows, width)
 
@@ -115,7 +115,7 @@ def write_gguf(
     tokenizer: Tokenizer,
     file: Path,
 ) -> None:
-    """Write a Q8_0 GGUF file (norms in F32) with tokenizer, chat template and greedy sampling as its default."""
+    """Write a Q8_0 GGUF file (norms in F32) with tokenizer, chat template and a greedy default."""
     writer = gguf.GGUFWriter(file, "llama")
     writer.add_name(f"subcortex-testbed-{tier}")
     writer.add_description("A testbed and an offline demo, not an assistant.")

@@ -332,7 +332,7 @@ def _kv(level: int, rng: random.Random) -> Item:
             sequences = rng.randint(2, 32)
             stretch = f"{sequences} sequences of {tokens} tokens"
         text = rng.choice(phrases.KV_MANY).format(u=unit, m=shown, t=stretch)
-    operands = tuple(str(n) for n in (layers, heads, size, bits, tokens, sequences)) + (unit,)
+    operands = (*(str(n) for n in (layers, heads, size, bits, tokens, sequences)), unit)
     return _finish(rng, level, "kv", text, operands)
 
 

@@ -4,11 +4,10 @@ Names of weights are those of Hugging Face's LlamaForCausalLM, so that exporting
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 EPSILON = 1e-5
 ROPE_THETA = 10_000.0
@@ -26,31 +25,6 @@ class Shape:
     head_size: int
     hidden: int
 
-    def config(self, context_tokens: int, pad: int, end: int) -> dict[str, Any]:
-        """The Hugging Face config.json of this shape."""
-        return {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "vocab_size": self.vocabulary,
-            "hidden_size": self.width,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "num_key_value_heads": self.kv_heads,
-            "head_dim": self.head_size,
-            "intermediate_size": self.hidden,
-            "max_position_embeddings": context_tokens,
-            "rms_norm_eps": EPSILON,
-            "rope_theta": ROPE_THETA,
-            "hidden_act": "silu",
-            "attention_bias": False,
-            "mlp_bias": False,
-            "tie_word_embeddings": True,
-            "torch_dtype": "bfloat16",
-            "bos_token_id": None,
-            "eos_token_id": end,
-            "pad_token_id": pad,
-        }
-
 
 SHAPES = {  # width is a multiple of the heads too: Hugging Face's check of a config asks for it
     "fast": Shape(vocabulary=640, width=192, layers=5, heads=6, kv_heads=2, head_size=32, hidden=384),
@@ -59,7 +33,7 @@ SHAPES = {  # width is a multiple of the heads too: Hugging Face's check of a co
 
 
 def _norm(x: Tensor, weight: Tensor) -> Tensor:
-    return F.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), EPSILON)
+    return functional.rms_norm(x, (x.shape[-1],), weight.to(x.dtype), EPSILON)
 
 
 class Norm(nn.Module):
@@ -94,7 +68,7 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(rows, length, -1, size).transpose(1, 2)
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.o_proj(mixed.transpose(1, 2).reshape(rows, length, -1))  # type: ignore[no-any-return]
 
 
@@ -106,7 +80,7 @@ class Mlp(nn.Module):
         self.down_proj = nn.Linear(shape.hidden, shape.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+        return self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
 
 
 class Layer(nn.Module):
@@ -164,4 +138,4 @@ class Llama(nn.Module):
         mask = (documents[:, None, :, None] == documents[:, None, None, :]) & causal
         for layer in self.model.layers:
             x = layer(x, cos, sin, mask)
-        return F.linear(self.model.norm(x), self.model.embed_tokens.weight.to(x.dtype))
+        return functional.linear(self.model.norm(x), self.model.embed_tokens.weight.to(x.dtype))

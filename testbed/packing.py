@@ -46,7 +46,7 @@ def encoded(tokenizer: Tokenizer, examples: list[dialogue.Example]) -> Iterator[
 
 
 def packed(tokenizer: Tokenizer, tier: dialogue.Tier, rows: int, seed: int) -> Iterator[Rows]:
-    """Endless batches of rows: tokens, conversation number in the row (0 is padding), scored; each (rows, 1024)."""
+    """Endless batches: tokens, number of the conversation (0 is padding), scored; each (rows, 1024)."""
     rng = random.Random(seed)
     open_rows: list[_Row] = []
     full: list[_Row] = []

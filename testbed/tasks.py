@@ -105,5 +105,6 @@ def check(item: Item, text: str) -> bool:
     numbers = _numbers(said)
     if not numbers:
         return False
-    near = Decimal("0.1") if item.kind == "units" and "." in item.answer else Decimal(0)
+    rounded = item.kind == "units" and set(item.operands[1:]) == {"GB", "GiB"}
+    near = Decimal("0.1") if rounded else Decimal(0)
     return abs(numbers[-1] - Decimal(item.answer)) <= near
