@@ -17,12 +17,16 @@ seeds = st.integers(0, 2**32)
 kinds = st.sampled_from(tasks.KINDS)
 splits = st.sampled_from(("train", "heldout"))
 
-_BYTES = {"bits": Fraction(1, 8), "bytes": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_BYTES: dict[str, Fraction] = {
+    "bits": Fraction(1, 8),
+    "bytes": Fraction(1),
+}
+_BYTES |= {unit: Fraction(10) ** (3 * n) for n, unit in enumerate(("KB", "MB", "GB", "TB"), 1)}
+_BYTES |= {unit: Fraction(2) ** (10 * n) for n, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), 1)}
 
 
 def independent(item: tasks.Item) -> str | Fraction:
-    """The answer by other means than the generator's own: exact fractions, and loops where it uses methods."""
+    """The answer by other means than the generator's own: exact fractions and plain loops."""
     terms = item.operands
     match item.kind:
         case "sum":
