@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from subcortex.client import Client
@@ -132,3 +133,11 @@ def wait_for(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
     while not condition():
         assert time.monotonic() < end, "never came"
         time.sleep(0.02)
+
+
+def gone(pid: int | None) -> bool:
+    """Return whether a process is no more; one that is dead and not yet taken note of counts as gone."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

@@ -43,10 +43,7 @@ async def response(client: Client, request: ThinkRequest) -> AsyncIterator[aioht
                 raise error_from(answer.status, await answer.read())
             yield answer
         except aiohttp.ClientError as error:
-            raise DaemonUnreachable(
-                f"the daemon on {path} went away before the answer was whole ({type(error).__name__})",
-                hint="`subcortex thoughts` shows what had been said.",
-            ) from None
+            raise client._transport.broken(error) from None
         finally:
             answer.close()
 

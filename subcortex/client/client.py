@@ -14,6 +14,11 @@ from subcortex.config import Config
 from subcortex.errors import DaemonUnreachable, from_wire
 from subcortex.types import Chunk, Notice, Route, Status, ThinkRequest, Thought
 
+#: What needs no model is answered at once or not at all; seconds.
+_CONTROL_S = 10.0
+#: Stopping waits for engines to end; seconds.
+_STOP_S = 120.0
+
 
 class Client:
     """Speaks to the daemon of a configuration; without one given, to the default's.
@@ -41,7 +46,11 @@ class Client:
         body = encoded(request.model_copy(update={"stream": True}))
         self._ensure_daemon()
         for line in self._transport.lines("POST", "/v1/think", body):
-            yield _event(line)
+            event = _event(line)
+            yield event
+            if isinstance(event, Thought):
+                return
+        raise self._transport.broken()
 
     async def athink(self, request: ThinkRequest) -> Thought:
         """Like ``think``, for asyncio."""
@@ -55,24 +64,28 @@ class Client:
         streaming = request.model_copy(update={"stream": True})
         async with self._async_response(streaming) as response:
             async for line in response.content:
-                yield _event(json.loads(line))
+                event = _event(json.loads(line))
+                yield event
+                if isinstance(event, Thought):
+                    return
+        raise self._transport.broken()
 
     def status(self) -> Status:
         """Return the daemon and its tiers as they are now."""
-        return Status.model_validate_json(self._transport.call("GET", "/v1/status"))
+        return Status.model_validate_json(self._control("GET", "/v1/status"))
 
     def route(self, request: ThinkRequest) -> Route:
         """Return where a thought would go and why, without having it."""
-        return Route.model_validate_json(self._transport.call("POST", "/v1/route", encoded(request)))
+        return Route.model_validate_json(self._control("POST", "/v1/route", encoded(request)))
 
     def logs(self, tier: str, lines: int = 200) -> str:
         """Return the last lines of an engine's log (``daemon`` for the daemon's own)."""
-        return self._transport.call("GET", f"/v1/logs/{quote(tier, safe='')}?lines={lines}").decode()
+        return self._control("GET", f"/v1/logs/{quote(tier, safe='')}?lines={lines}").decode()
 
     def stop(self) -> None:
         """Ask the daemon to stop its engines and itself, and wait until it has."""
         try:
-            for _ in self._transport.lines("POST", "/v1/stop", b""):
+            for _ in self._transport.lines("POST", "/v1/stop", b"", timeout_s=_STOP_S):
                 pass
         except DaemonUnreachable:
             if self._transport.reachable():
@@ -98,7 +111,7 @@ class Client:
                 shown = False
             if isinstance(event, Thought):
                 return event
-        raise DaemonUnreachable("the daemon ended the answer without a thought")
+        raise AssertionError("a stream ends with a thought or an error")
 
     def _starting(self, method: str, path: str, body: bytes) -> bytes:
         """Call; if nobody listens yet, start a daemon and call again. Nothing was sent the first time."""
@@ -109,6 +122,9 @@ class Client:
                 raise
         self.start_daemon()
         return self._transport.call(method, path, body)
+
+    def _control(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        return self._transport.call(method, path, body, timeout_s=_CONTROL_S)
 
     def _ensure_daemon(self) -> None:
         if self.config.daemon.autostart and not self._transport.reachable():

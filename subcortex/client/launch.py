@@ -7,6 +7,7 @@ import os
 import select
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -49,12 +50,13 @@ def start_daemon(config: Config) -> int:
         line = _first_line(read_end, config.daemon.start_timeout_s)
     finally:
         os.close(read_end)
+    # Whoever started the daemon is its parent, and has to take note of its end, whenever that is.
+    threading.Thread(target=child.wait, name="subcortex-daemon", daemon=True).start()
     if not line:
-        silent = child.poll() is None
         raise DaemonUnreachable(
             f"the daemon (pid {child.pid}) said nothing for {config.daemon.start_timeout_s:g} s"
-            if silent
-            else f"the daemon exited with code {child.returncode} before it was ready",
+            if line is None
+            else f"the daemon exited with code {child.wait()} before it was ready",
             hint=f"Its log is {log}; `subcortex up --foreground` shows it as it happens.",
             log_tail=_tail(log),
         )
@@ -72,14 +74,14 @@ def _log_file(config: Config) -> Path:
     return folder / "daemon.log"
 
 
-def _first_line(fd: int, timeout_s: float) -> bytes:
-    """Return what the pipe brings up to a newline; empty when it closes or the time is up first."""
+def _first_line(fd: int, timeout_s: float) -> bytes | None:
+    """Return what the pipe brings up to a newline; empty if it closes first, None if the time is up."""
     end = time.monotonic() + timeout_s
     received = b""
     while b"\n" not in received:
         left = end - time.monotonic()
         if left <= 0 or not select.select([fd], [], [], left)[0]:
-            return b""
+            return None
         piece = os.read(fd, 65536)
         if not piece:
             return b""

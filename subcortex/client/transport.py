@@ -22,11 +22,17 @@ _LARGEST_POOL = 64
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
-        super().__init__("localhost")
+        super().__init__("localhost", timeout=None)
         self._path = path
+
+    def wait_at_most(self, timeout_s: float | None) -> None:
+        self.timeout = timeout_s
+        if self.sock is not None:
+            self.sock.settimeout(timeout_s)
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
         try:
             self.sock.connect(self._path)
         except OSError:
@@ -52,19 +58,23 @@ class Transport:
         connection.close()
         return True
 
-    def call(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        """Send a request and return the whole answer.
+    def call(
+        self, method: str, path: str, body: bytes | None = None, *, timeout_s: float | None = None
+    ) -> bytes:
+        """Send a request and return the whole answer, waiting ``timeout_s`` seconds between its pieces.
 
         Raises:
             SubcortexError: What the daemon said went wrong.
             DaemonUnreachable: Nobody listens, or the daemon died before it answered.
         """
-        with self._response(method, path, body) as response:
+        with self._response(method, path, body, timeout_s) as response:
             return response.read()
 
-    def lines(self, method: str, path: str, body: bytes | None = None) -> Iterator[dict[str, Any]]:
+    def lines(
+        self, method: str, path: str, body: bytes | None = None, *, timeout_s: float | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Send a request and yield the answer's JSON lines as they come; closing aborts the thought."""
-        with self._response(method, path, body, reuse=False) as response:
+        with self._response(method, path, body, timeout_s, reuse=False) as response:
             while line := response.readline():
                 yield json.loads(line)
 
@@ -77,9 +87,10 @@ class Transport:
 
     @contextmanager
     def _response(
-        self, method: str, path: str, body: bytes | None, *, reuse: bool = True
+        self, method: str, path: str, body: bytes | None, timeout_s: float | None, *, reuse: bool = True
     ) -> Iterator[http.client.HTTPResponse]:
         connection = self._take()
+        connection.wait_at_most(timeout_s)
         whole = False
         try:
             headers = {"Content-Type": "application/json"} if body is not None else {}
@@ -93,13 +104,13 @@ class Transport:
                     sent=False,
                 ) from None
             except (OSError, http.client.HTTPException) as error:
-                raise self._broken(error) from None
+                raise self.broken(error) from None
             if response.status >= 400:
                 raise error_from(response.status, response.read())
             try:
                 yield response
             except (OSError, http.client.HTTPException) as error:
-                raise self._broken(error) from None
+                raise self.broken(error) from None
             whole = response.isclosed()
         finally:
             if whole and reuse:
@@ -107,10 +118,17 @@ class Transport:
             else:
                 connection.close()
 
-    def _broken(self, error: Exception) -> DaemonUnreachable:
-        what = type(error).__name__
+    def broken(self, error: Exception | None = None) -> DaemonUnreachable:
+        """Return the error for an answer that ended before it was whole."""
+        if isinstance(error, TimeoutError):
+            return DaemonUnreachable(
+                f"the daemon on {self.socket_path} is there but does not answer",
+                hint="It may be stopped or stuck: look at its log, or kill it and start another.",
+                sent=True,
+            )
+        what = f" ({type(error).__name__})" if error else ""
         return DaemonUnreachable(
-            f"the daemon on {self.socket_path} went away before the answer was whole ({what})",
+            f"the daemon on {self.socket_path} went away before the answer was whole{what}",
             hint="`subcortex thoughts` shows what had been said; `subcortex logs daemon` why it stopped.",
             sent=True,
         )

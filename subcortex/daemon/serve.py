@@ -41,6 +41,14 @@ def serve(config: Config, *, ready_fd: int | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        structlog.get_logger("daemon").exception("stopped by an error of its own")
+        unexpected = SubcortexError(
+            f"the daemon could not go on: {type(error).__name__}: {error}",
+            hint=f"The whole story is in {config.log_dir / 'daemon.log'}.",
+        )
+        _tell(ready_fd, {"error": unexpected.to_wire()})
+        return unexpected.exit_code
     return 0
 
 
@@ -70,9 +78,7 @@ async def _listen(stack: AsyncExitStack, app: web.Application, config: Config) -
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     socket_path = config.socket_path
-    # We hold the lock, so whatever lies here was left by a daemon that is dead.
-    with suppress(FileNotFoundError):
-        socket_path.unlink()
+    _remove_stale(socket_path)
     before = os.umask(0o177)
     try:
         await web.UnixSite(runner, str(socket_path)).start()
@@ -109,6 +115,18 @@ def _check_socket_path(path: Path) -> None:
         raise ConfigError(
             f"the socket's path has {length} bytes, {_LONGEST_SOCKET_PATH} are possible: {path}",
             hint="Set daemon.runtime_dir to a shorter folder.",
+            key="daemon.runtime_dir",
+        )
+
+
+def _remove_stale(socket_path: Path) -> None:
+    # We hold the lock, so a socket here was left by a daemon that is dead.
+    if socket_path.is_socket():
+        socket_path.unlink()
+    elif socket_path.exists():
+        raise ConfigError(
+            f"{socket_path} is taken by something that is not a socket",
+            hint="Move it away, or set daemon.runtime_dir to another folder.",
             key="daemon.runtime_dir",
         )
 

@@ -36,9 +36,10 @@ WHERE id = ? AND status IN ('running', 'interrupted')"""
 
 CANCEL_START = "UPDATE thoughts SET status = 'cancelled', ended_at = ? WHERE id = ? AND status = 'running'"
 
+#: What comes after the thought has ended is not kept.
 UPSERT_SAID = """
 INSERT INTO said (thought_id, at, answer, reasoning, answer_chars, reasoning_chars)
-VALUES (?, ?, ?, ?, ?, ?)
+SELECT id, ?, ?, ?, ?, ? FROM thoughts WHERE id = ? AND status = 'running'
 ON CONFLICT (thought_id) DO UPDATE SET at = excluded.at, answer = excluded.answer,
     reasoning = excluded.reasoning, answer_chars = excluded.answer_chars,
     reasoning_chars = excluded.reasoning_chars"""
@@ -178,12 +179,12 @@ def said_row(thought_id: str, text: str, reasoning: str, at: datetime, recorder:
     """Return the parameters of ``UPSERT_SAID``."""
     mend = _Mender()
     return (
-        mend.text(thought_id),
         timestamp(at),
         mend.text(recorder.unfinished(text)),
         mend.text(recorder.unfinished(reasoning)) if reasoning else None,
         len(text),
         len(reasoning),
+        mend.text(thought_id),
     )
 
 

@@ -48,7 +48,13 @@ class Journal:
         conn = self._connect(limits.open_timeout_s)
         self._first = self._first_writes(conn)
         self._writer = Writer(
-            path, conn, reconnect=self._connect, limits=limits, clock=clock, collect=self._collect_said
+            path,
+            conn,
+            reconnect=self._connect,
+            limits=limits,
+            clock=clock,
+            collect=self._collect_said,
+            inline=durability == "process",
         )
 
     @classmethod
@@ -180,6 +186,8 @@ class Journal:
         await self.aclose()
 
     async def _written(self, write: Write) -> None:
+        if self._writer.put_now(write):
+            return
         write.waiter = asyncio.get_running_loop().create_future()
         self._writer.put(write)
         await write.waiter

@@ -64,6 +64,7 @@ class Writer:
         reconnect: Opens it anew, migrated, waiting at most the given seconds for a lock.
         collect: Returns writes that became due by themselves (what is being said), and the seconds
             until the next are; None when nothing is pending. Called on the writer's thread.
+        inline: Whether ``put_now`` may commit on the caller's thread.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Writer:
         limits: Limits,
         clock: Clock,
         collect: Callable[[], tuple[list[Write], float | None]],
+        inline: bool,
     ) -> None:
         self._path = path
         self._connect = reconnect
@@ -84,6 +86,9 @@ class Writer:
         self._conn: sqlite3.Connection | None = conn
         self._wait_for_locks(limits.busy_timeout_s)
         self._inode = self._inode_now()
+        self._inline = inline
+        #: Held by whoever uses the connection and the local lists.
+        self._busy = threading.Lock()
         self._first: list[Write] = []
         self._queue: queue.SimpleQueue[Write | None] = queue.SimpleQueue()
         self._urgent: deque[Write] = deque()
@@ -110,6 +115,39 @@ class Writer:
     def put(self, write: Write) -> None:
         """Queue a write; it is taken in order of urgency, then of arrival."""
         self._queue.put(write)
+
+    def put_now(self, write: Write) -> bool:
+        """Commit on the caller's thread if nothing is in the way; return whether it is done.
+
+        Handing a write to the thread and hearing back costs more than the write itself. With an fsync
+        a commit, with anything queued, held or locked, the thread does it as ever.
+
+        Raises:
+            JournalError: The write itself is at fault.
+        """
+        if (
+            not self._inline
+            or self._held
+            or not self._queue.empty()
+            or not self._busy.acquire(blocking=False)
+        ):
+            return False
+        try:
+            if self._held or self._urgent or self._others or self._stopping:
+                return False
+            self._wait_for_locks(0.0)
+            try:
+                failures = self._transact([write])
+            finally:
+                self._wait_for_locks(self._limits.busy_timeout_s)
+        except (sqlite3.Error, Moved):
+            return False
+        finally:
+            self._busy.release()
+        error = _as_ours(failures.get(0), write)
+        if error is not None:
+            raise error
+        return True
 
     def wake(self) -> None:
         """Have the thread ask ``collect`` again."""
@@ -150,6 +188,18 @@ class Writer:
         except Exception as error:
             _log("journal could not save what is being said", error=str(error))
             return [], None
+
+    def _write_due(self, stopping: bool) -> float | None:
+        """Commit what waits; return the seconds until something becomes due by itself."""
+        self._commit_queued()
+        if self._held and (stopping or self._clock.monotonic_s() >= self._retry_at_s):
+            self._retry()
+        if self._held:
+            return None
+        due, due_in_s = self._collect()
+        self._others.extend(due)
+        self._commit_queued()
+        return due_in_s
 
     def _drain(self, wait_s: float | None) -> None:
         """Move what is queued to the local lists, waiting up to ``wait_s`` (None: for ever)."""

@@ -228,7 +228,7 @@ class Subcortex:
     def _changed(self, tier: str, kind: str, facts: dict[str, Any]) -> None:
         if kind == TierState.READY and facts.get("load_s") is not None:
             self.costs.observe(tier, load_s=facts["load_s"])
-        self.journal.event(tier, kind, **facts)
+        self.journal.event(tier, kind, model=self.engines[tier].model, **facts)
 
 
 def _stopping() -> Cancelled:
@@ -273,9 +273,7 @@ def decide_request(
     wants_schema = request.response_schema is not None
     scored = complexity(features(request.messages, tools=bool(request.tools), schema=wants_schema))
     if request.complexity is not None:
-        scored = type(scored)(
-            request.complexity, ("as the caller says",)
-        )
+        scored = type(scored)(request.complexity, ("as the caller says",))
     ask = Ask(
         complexity=scored,
         drive_name=drive.name if drive else None,
