@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from subcortex.errors import ConfigError, DoesNotFit, SubcortexError
+from subcortex.errors import ConfigError, DoesNotFit, EngineFailed, SubcortexError
 
 _MIB = 1024 * 1024
 
@@ -19,6 +19,7 @@ _UNKNOWN_FLAG = re.compile(r"unknown flag (?P<flag>\S+):? ?(?P<why>.*)|invalid a
 _CUDA_ALLOC = re.compile(r"allocating (?P<mib>[\d.]+) MiB on device (?P<gpu>\d+): cudaMalloc failed")
 _BUFFER_ALLOC = re.compile(r"failed to allocate (?:(?P<device>\w+) )?buffer of size (?P<bytes>\d+)")
 _OUT_OF_MEMORY = re.compile(r"out of memory|cannot allocate memory|std::bad_alloc", re.IGNORECASE)
+_FIRST_ERROR = re.compile(r"^[\d.]+ E \s*(?:\w+ +)?\w+: (?P<what>[^\n]+)", re.MULTILINE)
 _BROKEN_FILE = re.compile(
     r"(?:tensor '[^']*' data is not within the file bounds|unknown model architecture|"
     r"failed to load model|error loading model|invalid magic|failed to read)[^\n]*"
@@ -63,6 +64,12 @@ def diagnosis(log: str, *, tier: str, model: str) -> SubcortexError | None:
             f"tier {tier!r}: llama.cpp cannot load {model}: {found[0].strip()}",
             hint="The file may be cut short or too new for this llama.cpp; compare its size with its source.",
             key="model",
+            log_tail=tail,
+        )
+    if found := _FIRST_ERROR.search(log):
+        return EngineFailed(
+            f"llama.cpp could not start {model}: {found['what'].strip()}",
+            hint="`subcortex logs` shows what led to it.",
             log_tail=tail,
         )
     return None

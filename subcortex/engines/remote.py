@@ -13,7 +13,7 @@ import aiohttp
 from subcortex.config import Config, RemoteTier
 from subcortex.engines._refusals import refusal
 from subcortex.engines.protocol import Delta, GenerateRequest, ProcessInfo, Progress
-from subcortex.engines.wire import Wire
+from subcortex.engines.wire import Wire, connect_words
 from subcortex.errors import ConfigError, EngineFailed
 
 _NAMES_SHOWN = 8
@@ -144,7 +144,7 @@ def _served(body: Any) -> list[str]:
 
 def _why(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
-        return str(error.os_error.strerror or error.os_error)
+        return connect_words(error)
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return str(error) or type(error).__name__

@@ -7,6 +7,7 @@ pass, and what came in one read goes out as one ``Delta``.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
@@ -180,10 +181,17 @@ def _connection_words(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "the engine did not answer in time"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"the engine cannot be reached: {error.os_error.strerror or error.os_error}"
+        return f"the engine cannot be reached: {connect_words(error)}"
     if isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, ConnectionError)):
         return "the engine closed the connection in the middle of the answer"
     return f"the engine cannot be talked to: {error or type(error).__name__}"
+
+
+def connect_words(error: aiohttp.ClientConnectorError) -> str:
+    """Return why a connection could not be made, e.g. ``Connection refused``."""
+    # asyncio puts a sentence of its own, with the address, where the system's words should be.
+    number = error.os_error.errno
+    return os.strerror(number) if number else str(error.os_error)
 
 
 def _json_or_text(raw: bytes) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from subcortex.engines._llamacpp_log import diagnosis, progress
-from subcortex.errors import ConfigError, DoesNotFit
+from subcortex.errors import ConfigError, DoesNotFit, EngineFailed
 
 
 def diagnosed(log: str) -> Any:
@@ -67,6 +67,15 @@ def test_a_flag_it_does_not_know(line: str) -> None:
     assert isinstance(error, ConfigError)
     assert "--frobnicate" in error.message
     assert error.details["key"] == "flags"
+
+
+def test_another_error_is_at_least_quoted() -> None:
+    error = diagnosed(
+        "0.00.008.985 E llama_init_from_model: K cache type q8_0 with block size 32 does not divide 16\n"
+        "0.00.009.755 E srv    load_model: failed to create_context with model 'm.gguf'\n"
+    )
+    assert type(error) is EngineFailed
+    assert "K cache type q8_0 with block size 32 does not divide 16" in error.message
 
 
 def test_a_log_without_a_known_failure_has_no_diagnosis() -> None:

@@ -127,7 +127,7 @@ async def test_a_server_without_a_list_is_taken_at_its_word(remote: Callable[...
     async with server(status=404) as url:
         engine = remote(url)
         await engine.start(Progress())
-        assert [delta.text async for delta in engine.generate(asking())][0] == "from afar"
+        assert (await anext(engine.generate(asking()))).text == "from afar"
 
 
 async def test_a_server_that_fails_is_not_ready(remote: Callable[..., Engine]) -> None:

@@ -93,8 +93,9 @@ def test_a_card_that_others_fill() -> None:
 
 def test_memory_that_runs_out_while_it_loads() -> None:
     error = diagnosed(
-        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 448.00 MiB. GPU 1 has a total capacity of "
-        "23.64 GiB of which 310.44 MiB is free. Including non-PyTorch memory, this process has 23.3 GiB in use."
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 448.00 MiB. GPU 1 has a total "
+        "capacity of 23.64 GiB of which 310.44 MiB is free. Including non-PyTorch memory, this process "
+        "has 23.3 GiB in use."
     )
     assert isinstance(error, DoesNotFit)
     assert error.details["gpu"] == 1

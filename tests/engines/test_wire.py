@@ -219,11 +219,14 @@ async def test_a_broken_answer_is_an_error_with_the_log(tmp_path: Path, handler:
 
 
 async def test_what_was_said_before_the_break_is_delivered(tmp_path: Path) -> None:
-    said = []
+    async def listen(wire: Wire, said: list[str]) -> None:
+        async for delta in wire.generate(asking()):
+            said.append(delta.text)
+
+    said: list[str] = []
     async with serving(tmp_path, streaming(event(content="half"), cut=True)) as wire:
         with pytest.raises(EngineFailed, match="in the middle of the answer"):
-            async for delta in wire.generate(asking()):
-                said.append(delta.text)
+            await listen(wire, said)
     assert said == ["half"]
 
 

@@ -11,8 +11,8 @@ import random
 import struct
 from pathlib import Path
 
-_U32, _F32, _STR, _ARR = 4, 6, 8, 9
-_NORMAL, _CONTROL, _BYTE = 1, 3, 6
+_U32, _I32, _F32, _BOOL, _STR, _ARR = 4, 5, 6, 7, 8, 9
+_UNKNOWN, _CONTROL, _BYTE = 2, 3, 6
 _ALIGNMENT = 32
 
 CHAT_TEMPLATE = (
@@ -22,12 +22,13 @@ CHAT_TEMPLATE = (
 
 
 def write(
-    path: Path, *, width: int = 64, layers: int = 2, heads: int = 4, context: int = 32768, seed: int = 0
+    path: Path, *, width: int = 64, layers: int = 2, heads: int = 2, context: int = 32768, seed: int = 0
 ) -> Path:
     """Write the model to ``path`` and return it; about 0.5 MB at the default shape."""
-    ffn, vocab = width * 2, 3 + 256
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
-    kinds = [2, _CONTROL, _CONTROL, *[_BYTE] * 256]
+    ffn, control = width * 2, ["<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>"]
+    tokens = ["<unk>", *control, *(f"<0x{i:02X}>" for i in range(256))]
+    kinds = [_UNKNOWN, *[_CONTROL] * len(control), *[_BYTE] * 256]
+    vocab = len(tokens)
     keys: list[tuple[str, int, object]] = [
         ("general.architecture", _STR, "llama"),
         ("general.name", _STR, "tiny"),
@@ -44,7 +45,8 @@ def write(
         ("tokenizer.ggml.model", _STR, "llama"),
         ("tokenizer.ggml.tokens", _ARR, (_STR, tokens)),
         ("tokenizer.ggml.scores", _ARR, (_F32, [0.0] * vocab)),
-        ("tokenizer.ggml.token_type", _ARR, (5, kinds)),
+        ("tokenizer.ggml.token_type", _ARR, (_I32, kinds)),
+        ("tokenizer.ggml.add_space_prefix", _BOOL, False),
         ("tokenizer.ggml.bos_token_id", _U32, 1),
         ("tokenizer.ggml.eos_token_id", _U32, 2),
         ("tokenizer.chat_template", _STR, CHAT_TEMPLATE),
@@ -70,7 +72,7 @@ def write(
         count = shape[0] * (shape[1] if len(shape) > 1 else 1)
         flat = [1.0] * count if "norm" in name else [rng.gauss(0.0, 0.1) for _ in range(count)]
         if name == "output":
-            _forbid(flat, width, (0, 1, 2))
+            _forbid(flat, width, range(1 + len(control)))
         data.write(array.array("f", flat).tobytes())
         data.write(b"\0" * (-data.tell() % _ALIGNMENT))
     head.write(b"\0" * (-head.tell() % _ALIGNMENT))
@@ -78,7 +80,7 @@ def write(
     return path
 
 
-def _forbid(flat: list[float], width: int, tokens: tuple[int, ...]) -> None:
+def _forbid(flat: list[float], width: int, tokens: range) -> None:
     # A zero row has logit 0 and random ones reach well above it: greedy answers never end by themselves.
     for token in tokens:
         flat[token * width : (token + 1) * width] = [0.0] * width
@@ -96,4 +98,4 @@ def _value(kind: int, value: object) -> bytes:
         assert isinstance(value, tuple)
         of, items = value
         return struct.pack("<IQ", of, len(items)) + b"".join(_value(of, item) for item in items)
-    return struct.pack({_U32: "<I", _F32: "<f", 5: "<i"}[kind], value)
+    return struct.pack({_U32: "<I", _F32: "<f", _BOOL: "<?", _I32: "<i"}[kind], value)

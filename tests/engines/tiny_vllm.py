@@ -10,8 +10,9 @@ from pathlib import Path
 
 from tests.engines.tiny_gguf import CHAT_TEMPLATE
 
-VOCABULARY = 512
-CONTEXT_TOKENS = 512
+#: As many as the tokenizer has: any other token would be silent.
+VOCABULARY = 2 + 256
+CONTEXT_TOKENS = 4096
 
 
 def write(folder: Path) -> Path:
@@ -29,8 +30,9 @@ def write(folder: Path) -> Path:
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
         "hidden_act": "silu",
-        "bos_token_id": 0,
-        "eos_token_id": 1,
+        "bos_token_id": None,
+        # No end of its own, or noise would end at a random place.
+        "eos_token_id": None,
         "tie_word_embeddings": False,
         "torch_dtype": "float32",
     }
