@@ -198,7 +198,7 @@ def _units(level: int, rng: random.Random) -> Item:
         rounded = (amount * factor).quantize(Decimal("0.1"), ROUND_HALF_UP)
         if plain(rounded) != solve("units", operands):
             return _units(level, rng)
-    spelled = {
+    spelled: dict[str, tuple[str, ...]] = {
         "GB": ("GB", "GB", "gigabytes"),
         "GiB": ("GiB", "GiB", "gibibytes"),
         "MB": ("MB", "MB", "megabytes"),

@@ -58,7 +58,7 @@ def answers(
     """Greedy replies to items, all at once and without a cache: enough to see how training went."""
     end = token_id(tokenizer, END)
     turns = [(("system", i.system), ("user", i.prompt)) if i.system else (("user", i.prompt),) for i in items]
-    prompts = [tokenizer.encode(render(t)).ids for t in turns]  # type: ignore[arg-type]
+    prompts = [tokenizer.encode(render(t)).ids for t in turns]
     starts = torch.tensor([len(p) for p in prompts], device=device)
     room = torch.zeros(len(items), int(starts.max()) + limit, dtype=torch.long, device=device)
     for i, prompt in enumerate(prompts):
