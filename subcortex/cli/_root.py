@@ -33,6 +33,10 @@ EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 
 
+class _ReaderGoneError(Exception):
+    """Whoever read our stdout has closed it."""
+
+
 class LazyGroup(click.Group):
     """A group whose commands live in modules that are imported when one is used."""
 
@@ -48,6 +52,15 @@ class LazyGroup(click.Group):
         command = getattr(module, f"{cmd_name}_command")
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a reader that went away is told apart from click's own handling of it."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise _ReaderGoneError from None
+        return result
 
     def main(
         self,
@@ -67,9 +80,8 @@ class LazyGroup(click.Group):
         _output.make_streams_safe()
         try:
             code = super().main(given, prog_name, complete_var, standalone_mode=False, **extra)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # The reader went away. Python would complain again when it flushes at exit.
+        except _ReaderGoneError:
+            # Python would complain again when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(EXIT_BROKEN_PIPE)
         except (click.Abort, KeyboardInterrupt):

@@ -25,7 +25,8 @@ _LARGEST_ANSWER_BYTES = 2**20
 _GGUF_MAGIC = b"GGUF"
 _BUILD_LLAMA = (
     "Build it: git clone https://github.com/ggml-org/llama.cpp && cd llama.cpp && cmake -B build "
-    "-DGGML_CUDA=ON && cmake --build build --config Release -t llama-server; or remove `executable` to run on the CPU."
+    "-DGGML_CUDA=ON && cmake --build build --config Release -t llama-server; "
+    "or remove `executable` to run on the CPU."
 )
 
 _ASK_VLLM = """

@@ -38,10 +38,13 @@ def up_command(config_file: Path | None, as_json: bool, foreground: bool) -> int
     Progress goes to stderr. A tier that fails is named with its error and gives the exit code; the
     others keep running. When a daemon is up already, waits for its tiers.
     """
+    if foreground and as_json:
+        raise click.UsageError("--foreground has no end, --json prints one value: choose one.")
     config = load_config(config_file)
     if foreground:
         from subcortex import daemon
 
+        daemon.log_to_stderr()
         return daemon.serve(config)
     from subcortex.client import Client
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 import time
@@ -40,45 +41,49 @@ def logs_command(config_file: Path | None, as_json: bool, tier: str, lines: int,
         raise InvalidRequest(
             f"{tier} has no log yet: {file}", hint="It is written once its engine starts; a remote has none."
         )
-    found = tail(file, lines)
+    found, end = tail(file, lines)
     if as_json:
         _output.print_json({"tier": tier, "file": str(file), "lines": found})
         return
     for line in found:
         _output.say(_output.inert(line))
     if follow:
-        for text in added(file):
+        for text in added(file, end):
             sys.stdout.write(_output.inert(text))
             sys.stdout.flush()
 
 
-def tail(file: Path, lines: int) -> list[str]:
-    """Return the last ``lines`` lines of ``file`` without reading more than they can take."""
-    if lines == 0:
-        return []
+def tail(file: Path, lines: int) -> tuple[list[str], int]:
+    """Return the last ``lines`` lines of ``file``, and the byte at which it ended then.
+
+    Reads no more of it than so many lines can take.
+    """
     with file.open("rb") as stream:
         size = stream.seek(0, 2)
         stream.seek(max(0, size - lines * _BYTES_A_LINE))
-        return stream.read().decode("utf-8", errors="replace").splitlines()[-lines:]
+        text = stream.read(size - stream.tell()).decode("utf-8", errors="replace")
+    return text.splitlines()[-lines:] if lines else [], size
 
 
-def added(file: Path) -> Iterator[str]:
-    """Yield what is appended to ``file`` from now on, across rotations; never ends."""
-    stream = file.open(encoding="utf-8", errors="replace", newline="")
-    try:
-        stream.seek(0, 2)
-        while True:
-            text = stream.read(65536)
-            if text:
-                yield text
-                continue
-            if _rotated(file, stream.fileno()):
-                stream.close()
-                stream = file.open(encoding="utf-8", errors="replace", newline="")
-                continue
-            time.sleep(_POLL_S)
-    finally:
-        stream.close()
+def added(file: Path, start: int) -> Iterator[str]:
+    """Yield what ``file`` holds from byte ``start`` on and what is appended to it, across rotations."""
+    while True:
+        with file.open("rb") as stream:
+            stream.seek(start)
+            decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+            rotated = False
+            while True:
+                data = stream.read(65536)
+                if data:
+                    yield decode(data)
+                elif rotated:
+                    break
+                else:
+                    # What was written just before the rotation is read once more.
+                    rotated = _rotated(file, stream.fileno())
+                    if not rotated:
+                        time.sleep(_POLL_S)
+        start = 0
 
 
 def _rotated(file: Path, descriptor: int) -> bool:

@@ -121,7 +121,7 @@ def _positive(gib: float, whole: str) -> float:
 
 
 def _key(name: str) -> str:
-    words = re.sub(r"\b(nvidia|geforce|rtx|gtx|tesla|generation|laptop gpu)\b", " ", name.lower())
+    words = re.sub(r"nvidia|geforce|rtx|gtx|tesla|generation|laptop gpu", " ", name.lower())
     return re.sub(r"[^a-z0-9]", "", words)
 
 
