@@ -7,7 +7,9 @@ their parent is one of them. A process is always named by its id *and* its start
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -19,6 +21,8 @@ MARK_VARIABLE = "SUBCORTEX_ENGINE_ID"
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _POLL_S = 0.02
+#: Python's and vLLM's names; others (a CUDA service's, say) may outlive the engine on purpose.
+_ENGINE_SHARED = re.compile(r" (/dev/shm/(?:psm_|sem\.mp-|vllm)[^\n/]*?)$", re.MULTILINE)
 
 
 class Identity(NamedTuple):
@@ -83,6 +87,19 @@ def family(mark: str, *, session: int | None = None) -> set[Identity]:
     return members
 
 
+def shared_memory(identities: Iterable[Identity]) -> set[Path]:
+    """Return the files in ``/dev/shm`` that the processes have open and that engines are known to make.
+
+    A process that is killed leaves them behind, and in a container they are what runs out first.
+    """
+    found: set[Path] = set()
+    for identity in identities:
+        with contextlib.suppress(OSError):
+            maps = _read(f"/proc/{identity.pid}/maps").decode("utf-8", errors="replace")
+            found.update(Path(path) for path in _ENGINE_SHARED.findall(maps))
+    return found
+
+
 def end(look: Callable[[], Iterable[Identity]], *, grace_s: float, limit_s: float = 30.0) -> set[Identity]:
     """Ask the processes that ``look`` finds to end, then kill them; return those left after ``limit_s``.
 
@@ -97,6 +114,8 @@ def end(look: Callable[[], Iterable[Identity]], *, grace_s: float, limit_s: floa
             return found
         if waited_s < grace_s:
             _signal(found - asked, signal.SIGTERM)
+            # A process that was stopped hears of it only once it goes on.
+            _signal(found - asked, signal.SIGCONT)
             asked |= found
         else:
             _signal(found, signal.SIGKILL)

@@ -10,7 +10,7 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,7 @@ class EngineProcess:
         Raises:
             EngineFailed: Some would not die within 30 seconds of SIGKILL (stuck in the kernel).
         """
+        shared = await asyncio.to_thread(lambda: _processes.shared_memory(self._members()))
         left = await asyncio.to_thread(_processes.end, self._members, grace_s=grace_s)
         if left:
             raise EngineFailed(
@@ -125,6 +126,7 @@ class EngineProcess:
             await asyncio.to_thread(self._child.wait)
             await self._ended
             await asyncio.to_thread(self.log.join, 2.0)
+        _remove(shared)
         (self._folder / _PID_FILE).unlink(missing_ok=True)
 
     def kill(self) -> None:
@@ -184,7 +186,9 @@ def _reap(folder: Path) -> str | None:
         ended.update(_processes.family(mark, session=recorded.pid if ours else None))
         return ended
 
+    shared = _processes.shared_memory(members())
     left = _processes.end(members, grace_s=_LEFTOVER_GRACE_S)
+    _remove(shared)
     file.unlink()
     if left:
         pids = ", ".join(str(identity.pid) for identity in sorted(left))
@@ -192,6 +196,12 @@ def _reap(folder: Path) -> str | None:
     if not ended:
         return None
     return f"{folder.name}: ended {len(ended)} processes of a former daemon (engine {recorded.pid})"
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
 
 
 def _write_pid_file(folder: Path, identity: Identity, mark: str) -> None:

@@ -160,6 +160,24 @@ async def test_a_flood_of_output_neither_blocks_nor_fills_the_disk(nursery: Nurs
     assert kept < 4 * 10 * 1024 * 1024 + 1024
 
 
+async def test_shared_memory_of_a_killed_engine_is_given_back(nursery: Nursery) -> None:
+    process = nursery.spawn(
+        """
+        import os, signal
+        from multiprocessing import resource_tracker, shared_memory
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        kept = shared_memory.SharedMemory(create=True, size=4096)
+        resource_tracker.unregister(kept._name, "shared_memory")
+        print(kept.name, flush=True)
+        while True: signal.pause()
+        """
+    )
+    segment = Path("/dev/shm") / (await nursery.said(process))[0]
+    assert segment.exists()
+    await process.stop(0.1)
+    assert not segment.exists()
+
+
 async def test_an_exit_and_its_code_are_seen(nursery: Nursery) -> None:
     process = nursery.spawn("import sys; print('no such option', file=sys.stderr); sys.exit(3)")
     async with asyncio.timeout(30):
