@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -128,7 +129,7 @@ def _vllm(tier: VllmTier, config: Config, hardware: Hardware) -> Iterator[Check]
     subject = f"tier {tier.name}: engine"
     python = _interpreter(tier, config)
     if python is None:
-        named = tier.python or tier.executable or "python3"
+        named = tier.python or tier.executable or "a `vllm` command"
         yield Check(subject, "fail", f"{named} is not there or cannot be run", _install_vllm(tier))
         return
     output, problem = _run([python, "-c", _ASK_VLLM], _VLLM_TIMEOUT_S, tier.env)
@@ -145,10 +146,16 @@ def _vllm(tier: VllmTier, config: Config, hardware: Hardware) -> Iterator[Check]
 
 
 def _interpreter(tier: VllmTier, config: Config) -> str | None:
-    """Return the interpreter that runs vLLM: the one named, or that of the executable's first line."""
-    if tier.executable is None:
-        return _command(str(tier.python or "python3"), config)
-    command = _command(str(tier.executable), config)
+    """Return the interpreter that runs vLLM, found as the engine finds it.
+
+    The one named; that of the executable's first line; with neither named, ours if it has vLLM, or that
+    of the ``vllm`` on PATH.
+    """
+    if tier.python:
+        return _command(str(tier.python), config)
+    if tier.executable is None and importlib.util.find_spec("vllm"):
+        return sys.executable
+    command = _command(str(tier.executable or "vllm"), config)
     if command is None:
         return None
     with Path(command).open("rb") as stream:

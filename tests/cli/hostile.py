@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 #: Clears the screen, retitles the window, writes the clipboard, reverses the line, and an 8-bit CSI.
 PAYLOAD = "\x1b[2J\x1b]0;owned\x07\x1b]52;c;ZXZpbA==\x07\u202etxt\x9b31m\rdone"
@@ -36,7 +37,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
-        events = [
+        events: list[dict[str, Any]] = [
             {"choices": [{"index": 0, "delta": {"content": PAYLOAD}, "finish_reason": None}]},
             {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": usage},
         ]
@@ -44,7 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(f"data: {json.dumps({**event, 'model': MODEL})}\n\n".encode())
         self.wfile.write(b"data: [DONE]\n\n")
 
-    def _send(self, body: dict) -> None:
+    def _send(self, body: dict[str, Any]) -> None:
         data = json.dumps(body).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")

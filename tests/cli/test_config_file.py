@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -57,7 +58,7 @@ def test_the_default_config_changes_no_default():
     }
 
 
-def _uncommented() -> dict:
+def _uncommented() -> dict[str, Any]:
     lines = DEFAULT.read_text().splitlines()
     return tomllib.loads("\n".join(_COMMENTED.sub("", line) for line in lines))
 

@@ -34,7 +34,8 @@ def checked(folder: Path, tier: str, hardware: Hardware = CPU) -> dict[str, _che
 def _config(folder: Path, tier: str) -> Config:
     file = folder / "config.toml"
     file.write_text(
-        f'[subcortex]\n[daemon]\nruntime_dir = "run"\n[journal]\ndatabase = "j.db"\n[[tiers]]\nname = "t"\n{tier}\n'
+        f'[subcortex]\n[daemon]\nruntime_dir = "run"\n[journal]\ndatabase = "j.db"\n'
+        f'[[tiers]]\nname = "t"\n{tier}\n'
     )
     return load(file, {})
 
@@ -125,11 +126,14 @@ def test_a_llama_server_that_is_not_there_says_how_to_build_it(folder):
 
 
 def test_a_llama_server_tells_its_version(folder):
-    server = folder / "llama-server"
+    server = folder / "bin" / "llama-server"
+    server.parent.mkdir()
     server.write_text("#!/bin/sh\necho 'version: 7000 (abc)' >&2\n")
     server.chmod(0o755)
 
-    found = checked(folder, 'engine = "llama.cpp"\nmodel = "m.gguf"\nexecutable = "./llama-server"')["engine"]
+    found = checked(folder, 'engine = "llama.cpp"\nmodel = "m.gguf"\nexecutable = "bin/llama-server"')[
+        "engine"
+    ]
 
     assert (found.outcome, "version: 7000 (abc)" in found.message) == ("ok", True)
 
@@ -175,11 +179,12 @@ def test_vllms_interpreter_is_asked_and_its_tokenizer_tried(folder):
 
 
 def test_an_executable_is_asked_through_the_interpreter_of_its_first_line(folder):
-    command = folder / "vllm"
+    command = folder / "bin" / "vllm"
+    command.parent.mkdir()
     command.write_text(f"#!{sys.executable}\n")
     command.chmod(0o755)
 
-    found = checked(folder, f'engine = "vllm"\nmodel = "{MODELS}/deep"\nexecutable = "./vllm"')["engine"]
+    found = checked(folder, f'engine = "vllm"\nmodel = "{MODELS}/deep"\nexecutable = "bin/vllm"')["engine"]
 
     assert "No module named" in found.message
     assert sys.executable in found.message

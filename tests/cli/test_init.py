@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import tomllib
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subcortex import config
+from subcortex import config, paths
 from subcortex.cli import _models
 from subcortex.cli._starter import choose
 from subcortex.cli.init import planned
@@ -26,12 +27,12 @@ def machine(cards: str, *, host_gib: float = 64, cores: int = 16) -> Hardware:
     )
 
 
-def tiers(hardware: Hardware) -> tuple[dict, dict]:
+def tiers(hardware: Hardware) -> tuple[dict[str, Any], dict[str, Any]]:
     fast, deep = choose(hardware).tiers
     return fast.keys, deep.keys
 
 
-def model_of(keys: dict) -> _models.Model:
+def model_of(keys: dict[str, Any]) -> _models.Model:
     return next(model for model in _models.ALL if model.place("~/models") == keys["model"])
 
 
@@ -46,7 +47,7 @@ def test_two_24_gb_cards_run_the_70b_in_4_bits_over_both_and_the_8b_beside_it():
 
 
 def test_the_70b_on_two_24_gb_cards_by_hand():
-    """37.1 GiB of 4-bit weights, 160 KiB of KV a token and card: 8192 tokens fit, beside an 8B they do not."""
+    """37.1 GiB of 4-bit weights, 160 KiB of KV a token and card: 8192 tokens fit, an 8B beside them not."""
     need = vllm_need(_models.LLAMA_70B_AWQ.shape, kv_tokens=8192, tensor_parallel_size=2, small_batches=True)
     card = usable_mib(24 * 1024)
 
@@ -132,7 +133,7 @@ def test_whatever_is_chosen_fits_and_is_a_valid_config(cards, host_gib, cores):
         for i, (gib, used) in enumerate(cards)
     )
     hardware = machine("", host_gib=host_gib, cores=cores).model_copy(update={"gpus": gpus})
-    starter, text = planned(hardware, config.paths.config_home() / "config.toml", offline=False)
+    starter, text = planned(hardware, paths.config_home() / "config.toml", offline=False)
 
     loaded = config.parse(tomllib.loads(text), None, {})
     assert [tier.name for tier in loaded.tiers] == ["fast", "deep"]
@@ -144,7 +145,7 @@ def test_whatever_is_chosen_fits_and_is_a_valid_config(cards, host_gib, cores):
         assert taken[gpu.index] <= usable_mib(gpu.memory_total_mib, gpu.memory_used_mib) + 1
 
 
-def _least_mib(keys: dict, index: int, gpus: tuple[Gpu, ...]) -> float:
+def _least_mib(keys: dict[str, Any], index: int, gpus: tuple[Gpu, ...]) -> float:
     """What a tier needs of a card at least: weights and one context of KV, told from the file alone."""
     shape = model_of(keys).shape
     if keys["engine"] == "vllm":

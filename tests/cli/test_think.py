@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -173,7 +174,7 @@ def test_thoughts_are_listed_searched_and_shown(file):
         run("think", "the zebra said 7 + 1?", "--session", "zoo", "--json", "--config", file).stdout
     )
 
-    def found(*arguments):
+    def found(*arguments: str) -> Any:
         return json.loads(run("thoughts", *arguments, "--json", "--config", file).stdout)
 
     assert [record["id"] for record in found("search", "zebra")] == [thought.id]
