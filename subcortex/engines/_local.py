@@ -16,7 +16,8 @@ import aiohttp
 
 from subcortex import paths
 from subcortex.config import Config, LlamaCppTier, RemoteTier, VllmTier
-from subcortex.engines.process import EngineProcess
+from subcortex.engines.enginelog import inert
+from subcortex.engines.process import EngineProcess, reap
 from subcortex.engines.protocol import Delta, GenerateRequest, ProcessInfo, Progress
 from subcortex.engines.wire import Wire
 from subcortex.errors import EngineFailed, SubcortexError
@@ -68,7 +69,9 @@ class LocalEngine(ABC):
         progress.report("checking files")
         await self._check()
         paths.private_folder(self._config.runtime_dir)
-        self._socket = _socket_path(paths.private_folder(self._made(self._folder)))
+        paths.private_folder(self._folder.parent)
+        self._socket = _socket_path(paths.private_folder(self._folder))
+        await asyncio.to_thread(reap, self._folder)
         self._socket.unlink(missing_ok=True)
 
         def tell(lines: list[str]) -> None:
@@ -186,9 +189,6 @@ class LocalEngine(ABC):
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self._tier.gpus))
         return env | self._tier.env
 
-    def _made(self, folder: Path) -> Path:
-        return paths.private_folder(folder.parent) / folder.name
-
     @abstractmethod
     async def _check(self) -> None:
         """Raise ConfigError if what the engine needs is not there."""
@@ -218,8 +218,6 @@ def _socket_path(folder: Path) -> Path:
 
 
 def _tail_of_file(path: Path, lines: int) -> str:
-    from subcortex.engines.enginelog import inert
-
     with contextlib.suppress(OSError), path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 64 * 1024))
         text = file.read().decode("utf-8", errors="replace")

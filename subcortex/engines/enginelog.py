@@ -17,6 +17,8 @@ _TAIL_BYTES = 64 * 1024
 _READ_BYTES = 256 * 1024
 #: After a full read the pump rests, so that an engine that floods its log is slowed and we are not.
 _FLOOD_REST_S = 0.01
+#: Between two reads once the engine works; its pipe holds 64 KiB meanwhile.
+_REST_S = 0.05
 
 _ESCAPES = re.compile(
     r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\|$)"  # set the title, make a link
@@ -46,13 +48,14 @@ class LogPump:
         self._file: int | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._ending = threading.Event()
         self._on_lines: Callable[[list[str]], None] | None = None
 
     def start(self, pipe: int, on_lines: Callable[[list[str]], None] | None = None) -> None:
         """Read ``pipe`` until its end and close it; ``on_lines`` is called in the thread."""
         self._on_lines = on_lines
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             if self.path.exists() and self.path.stat().st_size:
                 self._rotate()
         self._thread = threading.Thread(
@@ -66,6 +69,7 @@ class LogPump:
 
     def join(self, timeout_s: float) -> None:
         """Wait until the last writer has closed the pipe, at most ``timeout_s`` seconds."""
+        self._ending.set()
         if self._thread is not None:
             self._thread.join(timeout_s)
 
@@ -94,6 +98,9 @@ class LogPump:
                         on_lines([inert(row.decode("utf-8", errors="replace")) for row in whole if row])
                 if len(data) >= _READ_BYTES // 4:
                     time.sleep(_FLOOD_REST_S)
+                elif self._on_lines is None:
+                    # Nobody waits for a line: a few wake-ups a second instead of several a request.
+                    self._ending.wait(_REST_S)
         finally:
             os.close(pipe)
             if self._file is not None:

@@ -54,12 +54,14 @@ class EngineProcess:
         log_path: Path,
         on_lines: Callable[[list[str]], None] | None = None,
     ) -> EngineProcess:
-        """Start ``command`` in a session of its own; call from the event loop's thread.
+        """Start ``command`` in a session of its own.
+
+        Call it from the event loop's thread: the kernel ends the engine with the thread that started it.
 
         Args:
             command: Program and arguments; never passed to a shell.
             env: The whole environment of the engine; its mark is added.
-            folder: Private folder for the pid file; what a former process left in it is ended first.
+            folder: Private folder for the pid file; ``reap`` it first.
             log_path: Where its output goes.
             on_lines: Called in the event loop with each batch of whole output lines.
 
@@ -67,7 +69,6 @@ class EngineProcess:
             EngineFailed: The process could not be started.
         """
         paths.private_folder(folder)
-        _reap(folder)
         mark = secrets.token_hex(16)
         loop = asyncio.get_running_loop()
         log = LogPump(log_path)
@@ -96,7 +97,13 @@ class EngineProcess:
                     loop.call_soon_threadsafe(tell, lines)
 
         log.start(read_end, forward)
-        return cls(child, mark, folder, log)
+        try:
+            return cls(child, mark, folder, log)
+        except OSError as error:
+            # Without a record nobody could find it again.
+            child.kill()
+            child.wait()
+            raise EngineFailed(f"cannot record the engine's process in {folder}: {error.strerror}") from error
 
     @property
     def running(self) -> bool:
@@ -105,7 +112,10 @@ class EngineProcess:
 
     async def exited(self) -> str:
         """Wait for the end of the main process; return it in words, e.g. ``exited with code 3``."""
-        return await asyncio.shield(self._ended)
+        why = await asyncio.shield(self._ended)
+        # Its last words may still be on their way to the log; a worker that lives on keeps that open.
+        await asyncio.to_thread(self.log.join, 0.5)
+        return why
 
     async def stop(self, grace_s: float) -> None:
         """End every process of the engine; returns when none is left. May be called again.
@@ -166,10 +176,11 @@ def reap_leftovers(runtime_dir: Path) -> list[str]:
         A sentence for each engine something was done about.
     """
     folders = sorted(path.parent for path in (runtime_dir / "engines").glob(f"*/{_PID_FILE}"))
-    return [done for folder in folders if (done := _reap(folder))]
+    return [done for folder in folders if (done := reap(folder))]
 
 
-def _reap(folder: Path) -> str | None:
+def reap(folder: Path) -> str | None:
+    """End what one engine's record says is left of it, as ``reap_leftovers`` does; blocks."""
     file = folder / _PID_FILE
     try:
         record = json.loads(file.read_text())

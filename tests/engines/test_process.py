@@ -208,6 +208,20 @@ async def test_a_program_that_cannot_be_run_says_so(nursery: Nursery) -> None:
     assert "cannot run /no/such/program: No such file or directory" in process.log.tail()
 
 
+async def test_a_process_that_cannot_be_recorded_is_not_left_running(tmp_path: Path) -> None:
+    folder = tmp_path / "engine"
+    (folder / "process.json.new").mkdir(parents=True)
+    before = psutil.Process().children()
+    with pytest.raises(EngineFailed, match="cannot record"):
+        EngineProcess.spawn(
+            [sys.executable, "-c", "import signal; signal.pause()"],
+            env=dict(os.environ),
+            folder=folder,
+            log_path=tmp_path / "logs" / "fast.log",
+        )
+    assert psutil.Process().children() == before
+
+
 async def test_the_child_is_what_the_command_says_with_nothing_of_ours_open(nursery: Nursery) -> None:
     secret = os.open("/dev/null", os.O_RDONLY)
     process = nursery.spawn(
