@@ -74,8 +74,8 @@ def testbed(folder: str) -> Starter:
     note = "The project's own tiny models: they count, compare and convert units, and nothing else."
     return Starter(
         [
-            TierPlan(fast, ["About 1.5 million parameters; answers at once."]),
-            TierPlan(deep, ["About 10 million parameters; thinks aloud before it answers."]),
+            TierPlan(fast, ["1.7 million parameters; answers at once."]),
+            TierPlan(deep, ["9 million parameters; thinks aloud before it answers."]),
         ],
         [note],
     )
