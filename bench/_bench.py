@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -10,6 +11,8 @@ import statistics
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
+
+import subcortex
 
 
 def arguments(description: str) -> argparse.ArgumentParser:
@@ -40,13 +43,21 @@ def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
 
 def machine() -> dict[str, Any]:
     """Return what a figure depends on besides the code."""
-    names = ("subcortex", "openai", "aiohttp", "pydantic", "xllamacpp")
+    names = ("openai", "aiohttp", "pydantic", "xllamacpp", "vllm", "torch")
     return {
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "load_1min": round(os.getloadavg()[0], 2),
-        "versions": {name: metadata.version(name) for name in names},
+        "versions": {"subcortex": subcortex.__version__} | _versions(names),
     }
+
+
+def _versions(names: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def finish(result: dict[str, Any], as_json: bool) -> None:

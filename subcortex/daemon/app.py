@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from importlib.metadata import version
 
 from aiohttp import web
 
+import subcortex
 from subcortex.daemon import openai_routes
 from subcortex.daemon.keys import MIND, SERVICE, Service
 from subcortex.daemon.replies import errors_as_json, read_json, refuse_browsers, validated
@@ -96,7 +96,7 @@ async def _status(request: web.Request) -> web.Response:
     status = Status(
         daemon=DaemonInfo(
             pid=os.getpid(),
-            version=version("subcortex"),
+            version=subcortex.__version__,
             started_at=service.started_at,
             uptime_s=mind.clock.monotonic_s() - service.began_s,
             socket=str(mind.config.socket_path),

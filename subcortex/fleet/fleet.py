@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import structlog
@@ -38,6 +38,16 @@ class Member:
     max_restarts: int
     max_concurrent: int
     max_waiting: int
+
+
+class TierLoad(NamedTuple):
+    """A tier's state, thoughts at work in its engine, and thoughts waiting for it."""
+
+    name: str
+    rank: int
+    state: TierState
+    in_flight: int
+    waiting: int
 
 
 @dataclass(slots=True)
@@ -133,6 +143,13 @@ class Fleet:
             return waited_s, 0.0
         ready_s = min(waited_s, max(0.0, post.since_s - began_s))
         return waited_s - ready_s, ready_s
+
+    def loads(self) -> list[TierLoad]:
+        """Return what a decision needs of every tier, from least to most capable; cheap."""
+        return [
+            TierLoad(name, post.member.rank, post.life.state, post.gate.in_flight, post.gate.waiting)
+            for name, post in self._posts.items()
+        ]
 
     def state(self, tier: str) -> TierState:
         """Return where a tier's engine is in its life; KeyError for an unknown tier."""

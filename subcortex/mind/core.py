@@ -205,10 +205,10 @@ class Subcortex:
                 state=tier.state,
                 cost=self.costs.cost(tier.name),
                 in_flight=tier.in_flight,
-                waiting=tier.queued,
+                waiting=tier.waiting,
                 max_concurrent=self.config.tiers[tier.rank].max_concurrent,
             )
-            for tier in self.fleet.status()
+            for tier in self.fleet.loads()
         ]
 
     def _members(self) -> list[Member]:
