@@ -23,6 +23,7 @@ unit: setup
 
 docs: .venv/.dev
 	$(BIN)/python -m subcortex.cli.reference > docs/cli.md
+	$(BIN)/python -m subcortex.cli init --offline --force --out config.toml
 	$(BIN)/python -c "import json; from subcortex.config import json_schema; print(json.dumps(json_schema(), indent=2))" > docs/config.schema.json
 
 bench: .venv/.dev

@@ -133,6 +133,11 @@ def gpus() -> list[dict[str, Any]]:
     return [dict(zip(names, map(str.strip, line.split(",")), strict=True)) for line in out.splitlines()]
 
 
+def at(values: list[float], share: float, digits: int) -> float | None:
+    """Return a percentile; None of nothing."""
+    return round(percentile(values, share), digits) if values else None
+
+
 def table(rows: list[dict[str, Any]], tiers: list[str]) -> tuple[dict[str, Any], str]:
     """Return the summary by phase and tier, as data and as markdown."""
     data: dict[str, Any] = {}
@@ -152,10 +157,10 @@ def table(rows: list[dict[str, Any]], tiers: list[str]) -> tuple[dict[str, Any],
                 "thoughts": len(had),
                 "degraded": sum(row["degraded"] for row in had),
                 "tokens": sum(row["tokens"] for row in had),
-                "ttft_ms_p50": round(statistics.median(ttft), 1),
-                "ttft_ms_p95": round(percentile(ttft, 0.95), 1),
-                "tpot_ms_p50": round(statistics.median(tpot), 2),
-                "tpot_ms_p95": round(percentile(tpot, 0.95), 2),
+                "ttft_ms_p50": at(ttft, 0.5, 1),
+                "ttft_ms_p95": at(ttft, 0.95, 1),
+                "tpot_ms_p50": at(tpot, 0.5, 2),
+                "tpot_ms_p95": at(tpot, 0.95, 2),
                 "total_s_p50": round(statistics.median(row["total_s"] for row in had), 3),
             }
             data[f"{phase}/{tier}"] = figures

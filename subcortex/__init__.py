@@ -87,22 +87,15 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return _version()
+        from subcortex.version import version
+
+        return version()
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module 'subcortex' has no attribute {name!r}")
     value = getattr(import_module(module), name)
     globals()[name] = value
     return value
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("subcortex")
-    except PackageNotFoundError:
-        return "0+source"  # run from a checkout that was never installed
 
 
 def __dir__() -> list[str]:

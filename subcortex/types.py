@@ -189,7 +189,7 @@ class TierStatus(_Model):
     Args:
         load_s: Expected or measured seconds from stopped to ready.
         memory_mib: Resident host memory of the engine's process tree, MiB.
-        error: Why the tier is backing off or failed.
+        error: Why the tier is backing off or failed; ``error_code`` is the error's stable code.
     """
 
     name: str
@@ -208,6 +208,7 @@ class TierStatus(_Model):
     memory_mib: float | None = None
     engine_version: str | None = None
     error: str | None = None
+    error_code: str | None = None
 
 
 class Notice(_Model):

@@ -8,13 +8,13 @@ import os
 
 from aiohttp import web
 
-import subcortex
 from subcortex.daemon import openai_routes
 from subcortex.daemon.keys import MIND, SERVICE, Service
 from subcortex.daemon.replies import errors_as_json, read_json, refuse_browsers, validated
 from subcortex.errors import InvalidRequest, SubcortexError
 from subcortex.mind import Subcortex
 from subcortex.types import Chunk, DaemonInfo, Notice, Status, ThinkRequest
+from subcortex.version import version
 
 
 def build(mind: Subcortex, service: Service) -> web.Application:
@@ -96,7 +96,7 @@ async def _status(request: web.Request) -> web.Response:
     status = Status(
         daemon=DaemonInfo(
             pid=os.getpid(),
-            version=subcortex.__version__,
+            version=version(),
             started_at=service.started_at,
             uptime_s=mind.clock.monotonic_s() - service.began_s,
             socket=str(mind.config.socket_path),

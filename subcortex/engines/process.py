@@ -114,7 +114,7 @@ class EngineProcess:
         """Wait for the end of the main process; return it in words, e.g. ``exited with code 3``."""
         why = await asyncio.shield(self._ended)
         # Its last words may still be on their way to the log; a worker that lives on keeps that open.
-        await asyncio.to_thread(self.log.join, 0.5)
+        await asyncio.to_thread(self.log.join, 0.1)
         return why
 
     async def stop(self, grace_s: float) -> None:

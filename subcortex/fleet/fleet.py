@@ -7,8 +7,8 @@ It never awaits, so on the event loop each change is whole before anybody else l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -22,6 +22,10 @@ from subcortex.fleet import machine
 from subcortex.fleet.gate import Gate
 from subcortex.fleet.machine import Effect, Event, Life
 from subcortex.types import TierState, TierStatus
+
+#: How long an engine may take to end when asked, seconds; and what is left of one that died.
+_GRACE_S = 10.0
+_GRACE_AFTER_DEATH_S = 2.0
 
 #: Told of every change: tier, kind (``ready``, ``failed``, …), facts.
 Listener = Callable[[str, str, dict[str, Any]], None]
@@ -200,7 +204,8 @@ class Fleet:
             load_s=post.load_s,
             progress=post.progress.text if life.state is TierState.STARTING else None,
             engine_version=engine.version,
-            error=str(life.error.message) if life.error else None,
+            error=life.error.message if life.error else None,
+            error_code=life.error.code if life.error else None,
         )
 
     def _apply(self, post: _Post, event: Event) -> None:
@@ -227,7 +232,8 @@ class Fleet:
     def _do(self, post: _Post, effect: Effect) -> None:
         match effect:
             case Effect.START:
-                post.task = asyncio.create_task(self._run(post), name=f"engine {post.member.name}")
+                life = self._run(post, post.task)
+                post.task = asyncio.create_task(life, name=f"engine {post.member.name}")
             case Effect.STOP:
                 if post.task:
                     post.task.cancel()
@@ -241,10 +247,20 @@ class Fleet:
                     post.timer.cancel()
                 post.gate.refuse_all(post.life.error or _stopping(post.member.name))
 
-    async def _run(self, post: _Post) -> None:
-        """One life of an engine's process, from launch until it is gone."""
+    async def _run(self, post: _Post, before: asyncio.Task[None] | None) -> None:
+        """One life of an engine's process, from launch until it is gone.
+
+        Its death is applied at once, so that thoughts go elsewhere while the remains are cleared away; the
+        next life (``before`` is the last one) begins when that is done.
+        """
         engine = post.member.engine
-        event: Event = machine.Stopped()
+        try:
+            if before is not None:
+                await asyncio.wait({before})
+        except asyncio.CancelledError:
+            await _to_the_end(asyncio.wait({before}))
+            self._apply(post, machine.Stopped())
+            return
         try:
             async with self._one_start:
                 began_s = self._clock.monotonic_s()
@@ -252,29 +268,25 @@ class Fleet:
                 await engine.start(post.progress)
                 post.load_s = self._clock.monotonic_s() - began_s
             self._apply(post, machine.Started())
-            event = machine.Failed(self._died(engine, await engine.exited()))
+            why = await engine.exited()
+            self._apply(post, machine.Failed(self._died(engine, why)))
         except SubcortexError as error:
-            event = machine.Failed(error)
+            self._apply(post, machine.Failed(error))
         except asyncio.CancelledError:
-            event = machine.Stopped()
+            await self._stopped(engine, _GRACE_S)
+            self._apply(post, machine.Stopped())
+            return
         except Exception as error:
             self._log.exception("engine task failed", tier=post.member.name)
-            event = machine.Failed(EngineFailed(f"{post.member.name}: {type(error).__name__}: {error}"))
-        finally:
-            post.gate.open = False
-            await self._stopped(engine)
-            self._apply(post, event)
+            unexpected = EngineFailed(f"{post.member.name}: {type(error).__name__}: {error}")
+            self._apply(post, machine.Failed(unexpected))
+        await self._stopped(engine, _GRACE_AFTER_DEATH_S)
 
-    async def _stopped(self, engine: Engine) -> None:
-        stopping = asyncio.ensure_future(engine.stop())
-        while not stopping.done():
-            # A second cancellation must not leave a process tree behind.
-            try:
-                await asyncio.shield(stopping)
-            except asyncio.CancelledError:
-                continue
-            except Exception:
-                self._log.exception("engine would not stop")
+    async def _stopped(self, engine: Engine, grace_s: float) -> None:
+        try:
+            await _to_the_end(engine.stop(grace_s))
+        except Exception:
+            self._log.exception("engine would not stop", engine=engine.kind, model=engine.model)
 
     def _died(self, engine: Engine, why: str) -> EngineFailed:
         return EngineFailed(
@@ -287,3 +299,12 @@ class Fleet:
 
 def _stopping(tier: str) -> Cancelled:
     return Cancelled(f"{tier} is being stopped", hint="Start it again with `subcortex up`.")
+
+
+async def _to_the_end(work: Coroutine[Any, Any, Any]) -> None:
+    """Await ``work`` whatever cancellation comes: a process tree must not be left behind."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
+    task.result()
