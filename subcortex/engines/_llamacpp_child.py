@@ -29,6 +29,8 @@ _ALIASES = {
     "top_p": "sampling.top_p",
     "ubatch_size": "n_ubatch",
 }
+#: Set where the installed release has them; nothing depends on them.
+_NICETIES = {"cache_ram_mib", "endpoint_metrics", "ui"}
 _CACHE_TYPES = {"cache_type_k", "cache_type_v"}
 
 
@@ -44,7 +46,8 @@ def _main() -> None:
     else:
         params.hostname = socket
     for name, value in asked["set"].items():
-        _set(xllamacpp, params, name, value)
+        if name not in _NICETIES or hasattr(params, name):
+            _set(xllamacpp, params, name, value)
     for name, value in _pairs(asked["flags"]):
         try:
             _set(xllamacpp, params, name, value)
@@ -55,7 +58,9 @@ def _main() -> None:
     except RuntimeError as error:
         # What went wrong stands above in the log; a traceback would only push it out of sight.
         sys.exit(f"llama.cpp did not start: {error}")
-    # The server's threads do the work; the default action of every signal that ends us is right.
+    # The server's threads do the work. Some releases take these signals over and then never end.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     while server is not None:
         signal.pause()
 

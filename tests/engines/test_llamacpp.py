@@ -59,6 +59,13 @@ async def test_it_starts_answers_and_leaves_nothing(running: Running, tmp_path: 
     assert "listening on" in (tmp_path / "state" / "logs" / "fast.log").read_text()
 
 
+async def test_a_trained_model_answers(running: Running) -> None:
+    async with running(model=str(Path(__file__).parents[2] / "testbed/models/fast/fast.gguf")) as engine:
+        deltas = await collected(engine, asking("What is 7 + 5?", max_tokens=40, temperature=0))
+    assert "12" in text_of(deltas)
+    assert deltas[-1].finish_reason == "stop"
+
+
 async def test_the_same_seed_gives_the_same_words_streamed_or_not(running: Running) -> None:
     async with running() as engine:
         request = asking(max_tokens=30, temperature=1.0, seed=7)
