@@ -50,12 +50,18 @@ _TEMPLATE = (
 _SPECIAL = ["<s>", "</s>", "<|system|>", "<|user|>", "<|assistant|>"]
 
 
-def write_tokenizer(folder: Path) -> None:
-    """Write a byte-level tokenizer without merges: any text goes in, one token a byte."""
+def write_tokenizer(folder: Path, size: int) -> None:
+    """Write a byte-level tokenizer of ``size`` tokens without merges.
+
+    Any text goes in, one token a byte; and whatever the random weights choose comes out as a word, so that
+    each token shows in the stream when it is made.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: number for number, token in enumerate([*_SPECIAL, *alphabet])}
+    tokens = [*_SPECIAL, *alphabet]
+    tokens += [f"Ġw{number}" for number in range(len(tokens), size)]
+    vocab = {token: number for number, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in _SPECIAL])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -75,7 +81,7 @@ def main(root: str, *names: str) -> None:
         folder = Path(root, name)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").write_text(json.dumps(SHAPES[name], indent=1) + "\n")
-        write_tokenizer(folder)
+        write_tokenizer(folder, SHAPES[name]["vocab_size"])
 
 
 if __name__ == "__main__":

@@ -203,7 +203,10 @@ async def run(given: Any, client: Client, out: Path) -> dict[str, Any]:
         (out / f"{tier}.log").write_text(client.logs(tier, 400))
     watch.note("down")
     client.stop()
-    watch.note("stopped", gpus=gpus())
+    for _ in range(10 if gpus() else 1):
+        # A driver goes on giving memory back after the process is gone.
+        watch.note("stopped", mib=[gpu["memory.used"] for gpu in gpus()])
+        await asyncio.sleep(1.0)
 
     with sqlite3.connect(client.config.database_path) as conn:
         conn.row_factory = sqlite3.Row

@@ -165,6 +165,9 @@ class Subcortex:
         decision, drive = self._decide(request)
         tier = decision.order[0]
         engine = self.engines[tier]
+        if decision.preferred != tier and self.fleet.state(decision.preferred) is TierState.STOPPED:
+            # Another serves now, and the one that the score would take is up for the next.
+            self.fleet.want(decision.preferred)
         thinking = Thinking(
             mind=self,
             request=request,

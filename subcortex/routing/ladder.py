@@ -98,10 +98,12 @@ class Decision:
     Args:
         order: Names of tiers: the chosen one, then the fallbacks in the order to try them.
         route: The same explained, ready for the thought's record.
+        preferred: The tier that the score alone would take; worth starting when it is not up.
     """
 
     order: tuple[str, ...]
     route: Route
+    preferred: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ from subcortex.types import Route, TierCost, TierState
 LEAN_REACH = 0.35
 #: Share of a band's width within which a border may be crossed to save a wait, at patience 0.5.
 BORDER_SHARE = 0.3
+#: Weight of the distance to a band above the score's own. A tier more capable than a thought needs costs
+#: time and no quality, so whatever the score, less than one answer's excess of waiting is worth the step up.
+STEP_UP = 0.9
 #: Least odds, so that patience 0 divides by something; borders are then as wide as the ladder.
 _LEAST_ODDS = 1e-3
 
@@ -53,7 +56,7 @@ def decide(ask: Ask, tiers: Sequence[TierView], *, deep_bias: float = 0.0, patie
     order = tuple(one.tier.name for one in _fallbacks(chosen, expected, ask.deadline_s))
     route = _route(ask, expected, value, chosen, reasons)
     route.degraded, route.degraded_reason = degraded_reason is not None, degraded_reason
-    return Decision(order, route)
+    return Decision(order, route, expected[band(value, len(expected))].tier.name)
 
 
 def score(ask: Ask, deep_bias: float = 0.0) -> tuple[float, list[str]]:
@@ -143,7 +146,12 @@ def _cheapest(
     def cost(one: Expected) -> tuple[float, int]:
         # At patience 1 the border is 0 wide and nothing has a penalty: distance alone decides.
         distance = _distance(value, one.place, count)
-        weighed = distance / border + penalties[one.place] if border > 0 else distance
+        if border > 0:
+            above = one.place / count > value
+            weighed = distance * STEP_UP * odds if above else distance / border
+            weighed += penalties[one.place]
+        else:
+            weighed = distance
         # Rounded, so that what is equal but for the last bit counts as equal; then the more capable.
         return round(weighed, 9), -one.place
 
@@ -185,7 +193,7 @@ def _forced(ask: Ask, expected: list[Expected], value: float) -> Decision:
         )
     route = _route(ask, expected, value, one, reasons)
     route.forced = True
-    return Decision((one.tier.name,), route)
+    return Decision((one.tier.name,), route, one.tier.name)
 
 
 def _route(ask: Ask, expected: list[Expected], value: float, chosen: Expected, reasons: list[str]) -> Route:

@@ -85,10 +85,18 @@ def test_near_the_border_a_ready_neighbour_spares_the_wait_and_says_so():
     assert far.route.reasons[-1] == "deep is stopped: worth about 40.0 s of waiting"
 
 
-def test_a_ready_deep_tier_serves_an_easy_thought_near_the_border_while_fast_is_cold():
+@pytest.mark.parametrize("easy", [0.45, 0.1, 0.0])
+def test_a_ready_deep_tier_serves_the_easiest_thought_while_fast_is_cold(easy):
     cold = state(FAST, STOPPED, cost=Cost(0.1, 0.01, 60.0, n=1))
-    assert first(decide(ask(0.45), [cold, DEEP])) == "deep"
-    assert first(decide(ask(0.1), [cold, DEEP])) == "fast"
+    decision = decide(ask(easy), [cold, DEEP])
+    assert decision.order == ("deep", "fast")
+    assert not decision.route.degraded
+    assert decision.preferred == "fast", "so that it can be started meanwhile"
+
+
+def test_a_short_queue_at_fast_is_no_reason_to_trouble_deep():
+    busy = state(FAST, READY, cost=Cost(0.1, 0.01, 60.0, n=1), in_flight=40)
+    assert first(decide(ask(0.0), [busy, DEEP])) == "fast"
 
 
 def test_a_short_load_that_is_quicker_in_all_is_waited_for():
@@ -173,9 +181,7 @@ def test_the_best_that_can_is_the_one_nearest_to_what_was_wanted():
 
 def test_a_cold_fast_tier_gives_way_to_a_warm_deep_one_under_a_deadline():
     cold = state(FAST, STOPPED, cost=Cost(0.1, 0.01, 60.0, n=1))
-    decision = decide(ask(0.0, deadline_s=10.0), [cold, DEEP])
-    assert decision.order == ("deep", "fast")
-    assert decision.route.degraded
+    assert decide(ask(0.0, deadline_s=10.0), [cold, DEEP]).order == ("deep", "fast")
 
 
 def test_when_none_can_the_quickest_goes_first_and_the_reasons_say_so():
