@@ -10,15 +10,18 @@ import statistics
 import sys
 import time
 from importlib import metadata
+from typing import Any
 
 
 def main(socket: str, calls: int) -> None:
     import httpx
     import litellm
-    from openai import OpenAI
+    import openai
+
+    sdk: Any = openai.OpenAI  # this file runs beside LiteLLM, on the SDK that it pins
 
     litellm.client_session = httpx.Client(transport=httpx.HTTPTransport(uds=socket), timeout=None)
-    direct = OpenAI(
+    direct = sdk(
         base_url="http://engine/v1",
         api_key="none",
         http_client=httpx.Client(transport=httpx.HTTPTransport(uds=socket), timeout=None),
@@ -38,7 +41,7 @@ def main(socket: str, calls: int) -> None:
         num_retries=0,
     )
     messages = [{"role": "user", "content": "What is 7 + 5?"}]
-    same = {"model": "fast", "messages": messages, "max_tokens": 1, "temperature": 0.0}
+    same: dict[str, Any] = {"model": "fast", "messages": messages, "max_tokens": 1, "temperature": 0.0}
     taken: tuple[list[float], list[float]] = ([], [])
     for place in range(-20, calls):
         for which in (0, 1) if place % 2 == 0 else (1, 0):

@@ -201,18 +201,20 @@ async def run(given: Any, client: Client, out: Path) -> dict[str, Any]:
     status = client.status()
     for tier in names:
         (out / f"{tier}.log").write_text(client.logs(tier, 400))
+    summary, markdown = table(rows, names)
+    # Samples first: whatever happens at the end, they are kept.
+    (out / "raw.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (out / "table.md").write_text(markdown)
     watch.note("down")
     client.stop()
     for _ in range(10 if gpus() else 1):
         # A driver goes on giving memory back after the process is gone.
         watch.note("stopped", mib=[gpu["memory.used"] for gpu in gpus()])
         await asyncio.sleep(1.0)
-
     with sqlite3.connect(client.config.database_path) as conn:
         conn.row_factory = sqlite3.Row
-        events = [dict(row) for row in conn.execute("select * from events order by rowid")]
+        events = [dict(row) for row in conn.execute("select * from events order by seq")]
         kept = dict(conn.execute("select status, count(*) from thoughts group by status").fetchall())
-    summary, markdown = table(rows, names)
     for name, value in (
         ("boots.json", boots),
         ("timeline.json", watch.timeline),
@@ -220,8 +222,6 @@ async def run(given: Any, client: Client, out: Path) -> dict[str, Any]:
         ("status.json", status.model_dump(mode="json")),
     ):
         (out / name).write_text(json.dumps(value, indent=1, default=str) + "\n")
-    (out / "raw.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (out / "table.md").write_text(markdown)
     return {
         "thoughts": len(rows),
         "answered": sum("error" not in row for row in rows),

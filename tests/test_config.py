@@ -116,7 +116,7 @@ def test_a_variable_that_names_nothing_is_an_error(tmp_path):
 def test_search_order(tmp_path, monkeypatch):
     home = tmp_path / "home"
     (home / "subcortex").mkdir(parents=True)
-    monkeypatch.setattr(config.paths, "config_home", lambda: home / "subcortex")
+    monkeypatch.setattr("subcortex.paths.config_home", lambda: home / "subcortex")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="subcortex init|no config.toml"):
         config.find(None, {})

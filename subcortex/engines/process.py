@@ -132,9 +132,10 @@ class EngineProcess:
                 pids=sorted(identity.pid for identity in left),
             )
         if self._child.returncode is None:
-            # Reaped only now: until then its id, and so its session's, could not pass to a stranger.
-            await asyncio.to_thread(self._child.wait)
+            # Reaped only now, after its end was read: until then its id, and so its session's, could not
+            # pass to a stranger.
             await self._ended
+            await asyncio.to_thread(self._child.wait)
             await asyncio.to_thread(self.log.join, 2.0)
         _remove(shared)
         (self._folder / _PID_FILE).unlink(missing_ok=True)
@@ -150,7 +151,10 @@ class EngineProcess:
 
     def _on_exit(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
-        result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT)
+        try:
+            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:
+            result = None  # somebody has reaped it: that it ended is all there is to know
         os.close(self._pidfd)
         if not self._ended.done():
             self._ended.set_result(_in_words(result))

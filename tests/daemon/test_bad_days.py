@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import psutil
 import pytest
@@ -33,7 +34,7 @@ from tests.conftest import ROOT, gone, stop, until, wait_for, write_config
 LONG = "What is 4812 * 377?"
 
 
-def post(client: Client, body: bytes, path="/v1/think") -> tuple[int, dict]:
+def post(client: Client, body: bytes, path="/v1/think") -> tuple[int, dict[str, Any]]:
     connection = _UnixConnection(str(client.config.socket_path))
     connection.request("POST", path, body, {"Content-Type": "application/json"})
     response = connection.getresponse()
@@ -155,7 +156,8 @@ def test_a_missing_model_file_is_named_and_the_other_tier_serves(started, folder
 
 def test_a_typo_in_the_config_stops_the_daemon_with_the_key(folder):
     client = Client(load(write_config(folder), {}))
-    client.config.source.write_text(client.config.source.read_text().replace("idle_stop_s", "idle_stopp_s"))
+    file = folder / "config.toml"
+    file.write_text(file.read_text().replace("idle_stop_s", "idle_stopp_s"))
     with pytest.raises(ConfigError) as caught:
         think("hi", client=client)
     assert caught.value.details["key"] == "daemon.idle_stopp_s"
@@ -222,14 +224,16 @@ def halfway(client: Client):
         pieces = stream(LONG, tier="deep", temperature=0.0, client=client)
         next(pieces)
         engine.suspend()
-        wait_for(
-            lambda: reader.thoughts()[0].status is not ThoughtStatus.RUNNING or said(reader.thoughts()[0])
-        )
+        wait_for(lambda: over(reader.thoughts()[0]) or bool(said(reader.thoughts()[0])))
         row = reader.thoughts()[0]
-        if row.status is ThoughtStatus.RUNNING:
+        if not over(row):
             return pieces, row
         engine.resume()  # the answer was quicker than we were
     pytest.fail("never caught an answer in the middle")
+
+
+def over(row) -> bool:
+    return row.status is not ThoughtStatus.RUNNING
 
 
 def said(row) -> str:
@@ -290,8 +294,11 @@ def test_closing_a_stream_early_is_recorded_as_cancelled(started):
     pieces, row = halfway(client)
     pieces.close()
     reader = Reader.open(client.config.database_path)
-    wait_for(lambda: reader.thought(row.id).status is ThoughtStatus.CANCELLED)
-    assert said(reader.thought(row.id)).startswith(said(row))
+    wait_for(lambda: over(reader.thought(row.id)))
+    kept = reader.thought(row.id)
+    assert kept is not None
+    assert kept.status is ThoughtStatus.CANCELLED
+    assert said(kept).startswith(said(row))
 
 
 def test_a_full_disk_while_recording_costs_no_answer_and_no_row(started):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -128,10 +129,10 @@ def test_what_cannot_be_asked_is_named(running: Client, prompt, options, named):
 def test_the_openai_sdk_speaks_to_the_daemon(running: Client):
     sdk = openai_client(running)
     assert {model.id for model in sdk.models.list()} == {"auto", "fast", "deep"}
-    ask = [{"role": "user", "content": "What is 7 + 5?"}]
+    ask: Any = [{"role": "user", "content": "What is 7 + 5?"}]
     completion = sdk.chat.completions.create(
         model="auto",
-        messages=ask,  # type: ignore[arg-type]
+        messages=ask,
         temperature=0,
         extra_body={"subcortex": {"drive": "MAINTENANCE"}},
     )
@@ -142,7 +143,7 @@ def test_the_openai_sdk_speaks_to_the_daemon(running: Client):
     pieces = list(
         sdk.chat.completions.create(
             model="deep",
-            messages=ask,  # type: ignore[arg-type]
+            messages=ask,
             temperature=0,
             stream=True,
             stream_options={"include_usage": True},

@@ -258,8 +258,10 @@ async def test_streaming_gives_notices_while_loading_then_chunks_then_the_though
         kinds = [type(event) for event in events]
         assert kinds[0] is Notice
         assert kinds[-1] is Thought
-        assert "".join(e.text for e in events if isinstance(e, Chunk)) == events[-1].text
-        assert events[-1].timing.load_s > 0
+        thought = events[-1]
+        assert isinstance(thought, Thought)
+        assert "".join(e.text for e in events if isinstance(e, Chunk)) == thought.text
+        assert thought.timing.load_s > 0
 
 
 @pytest.mark.parametrize(
