@@ -140,7 +140,7 @@ class LocalEngine(ABC):
     def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
         """Stream an answer; see ``Engine.generate``."""
         if self._wire is None:
-            raise EngineFailed(f"{self.kind} serving {self.model} is not running")
+            raise EngineFailed(f"{self.kind} serving {self.model} is not running", transient=True)
         return self._wire.generate(request)
 
     def log_tail(self, lines: int = 20) -> str:

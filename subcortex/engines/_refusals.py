@@ -63,10 +63,12 @@ def refusal(
             f"the engine is busy (HTTP {status}): {words}",
             hint=f"Come back in {wait_s:g} s.",
             retry_after_s=wait_s,
+            transient=True,
         )
     if 400 <= status < 500:
         return InvalidRequest(f"the engine refused the request (HTTP {status}): {words}")
-    return EngineFailed(f"the engine answered HTTP {status}: {words}", log_tail=log_tail)
+    gateway = status in (502, 504)
+    return EngineFailed(f"the engine answered HTTP {status}: {words}", log_tail=log_tail, transient=gateway)
 
 
 def _words(error: dict[str, Any], body: Any) -> str:

@@ -172,7 +172,8 @@ class Wire:
         )
 
     def _failed(self, message: str) -> EngineFailed:
-        return EngineFailed(message, log_tail=self._log_tail())
+        # A connection that breaks says nothing of the request: before its first token it may be sent again.
+        return EngineFailed(message, log_tail=self._log_tail(), transient=True)
 
 
 def _connection_words(error: Exception) -> str:

@@ -22,7 +22,6 @@ from subcortex import (
     DaemonUnreachable,
     EngineFailed,
     Reader,
-    stream,
     think,
 )
 from subcortex.client.launch import start_daemon
@@ -30,8 +29,7 @@ from subcortex.client.transport import _UnixConnection
 from subcortex.config import load
 from subcortex.types import ThoughtStatus, TierState
 from tests.conftest import ROOT, gone, stop, until, wait_for, write_config
-
-LONG = "What is 4812 * 377?"
+from tests.daemon.halfway import LONG, halfway, over, said
 
 
 def post(client: Client, body: bytes, path="/v1/think") -> tuple[int, dict[str, Any]]:
@@ -213,31 +211,6 @@ def test_a_socket_path_too_long_is_said(folder):
     file.write_text(file.read_text().replace('runtime_dir = "run"', f'runtime_dir = "{"r" * 120}"'))
     with pytest.raises(ConfigError, match="107"):
         Client(load(file, {})).start_daemon()
-
-
-def halfway(client: Client):
-    """Return a stream whose engine stands still in the middle of an answer, and the row so far."""
-    until(client, lambda status: all(tier.state is TierState.READY for tier in status.tiers))
-    engine = psutil.Process(client.status().tiers[1].pid)
-    reader = Reader.open(client.config.database_path)
-    for _ in range(20):
-        pieces = stream(LONG, tier="deep", temperature=0.0, client=client)
-        next(pieces)
-        engine.suspend()
-        wait_for(lambda: over(reader.thoughts()[0]) or bool(said(reader.thoughts()[0])))
-        row = reader.thoughts()[0]
-        if not over(row):
-            return pieces, row
-        engine.resume()  # the answer was quicker than we were
-    pytest.fail("never caught an answer in the middle")
-
-
-def over(row) -> bool:
-    return row.status is not ThoughtStatus.RUNNING
-
-
-def said(row) -> str:
-    return (row.reasoning or "") + (row.text or "")
 
 
 def test_a_daemon_killed_in_the_middle_of_a_stream_loses_nothing(started):
