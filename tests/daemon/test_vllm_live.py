@@ -103,7 +103,7 @@ def test_the_deep_model_answers_at_tp2_and_thinks_aloud(both: Client):
 def test_it_streams(both: Client):
     *chunks, thought = stream(LONG, tier="deep", temperature=0.0, client=both)
     assert len(chunks) > 1
-    assert "".join(c.text for c in chunks) == thought.text  # type: ignore[union-attr]
+    assert "".join(c.text for c in chunks) == thought.text
 
 
 def test_it_obeys_a_schema_and_refuses_a_bad_one(both: Client):
