@@ -135,7 +135,8 @@ class Client:
     def _async_response(self, request: ThinkRequest) -> Any:
         from subcortex.client.asynchronous import response
 
-        return response(self, request)
+        start = self._ensure_daemon if self.config.daemon.autostart else None
+        return response(self._transport, encoded(request), start)
 
 
 def _event(line: dict[str, Any]) -> Chunk | Notice | Thought:

@@ -98,11 +98,7 @@ class Transport:
                 connection.request(method, path, body, headers)
                 response = connection.getresponse()
             except (FileNotFoundError, ConnectionRefusedError) as error:
-                raise DaemonUnreachable(
-                    f"no daemon answers on {self.socket_path} ({error.strerror})",
-                    hint="Start it with `subcortex up`, or set daemon.autostart = true.",
-                    sent=False,
-                ) from None
+                raise self.unreachable(error) from None
             except (OSError, http.client.HTTPException) as error:
                 raise self.broken(error) from None
             if response.status >= 400:
@@ -117,6 +113,14 @@ class Transport:
                 self._give_back(connection)
             else:
                 connection.close()
+
+    def unreachable(self, error: OSError) -> DaemonUnreachable:
+        """Return the error for a socket that nobody listens on; nothing was sent."""
+        return DaemonUnreachable(
+            f"no daemon answers on {self.socket_path} ({error.strerror})",
+            hint="Start it with `subcortex up`, or set daemon.autostart = true.",
+            sent=False,
+        )
 
     def broken(self, error: Exception | None = None) -> DaemonUnreachable:
         """Return the error for an answer that ended before it was whole."""

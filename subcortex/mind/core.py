@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from subcortex import config as configuration
 from subcortex import drives as drive_files
 from subcortex import engines
@@ -20,6 +18,7 @@ from subcortex.errors import Cancelled, InvalidRequest, SubcortexError
 from subcortex.fleet import Fleet, Member
 from subcortex.journal import Journal, Reader, Recorder, ThoughtStart
 from subcortex.mind import asked
+from subcortex.mind.means import Means
 from subcortex.mind.pipeline import Emit, Thinking
 from subcortex.mind.saying import Saying
 from subcortex.routing import Ask, CostBook, Decision, TierView, complexity, decide, features
@@ -53,15 +52,14 @@ class Subcortex:
         self.config = config
         self.journal = journal
         self.clock = clock or SystemClock()
-        self.log = structlog.get_logger("mind")
         self.drives = drive_files.load_drives(config.drives_dir)
         make = create or (lambda tier: engines.create(tier, config=config))
         self.engines = {tier.name: make(tier) for tier in config.tiers}
         self.costs = cost_book(config)
         self.fleet = Fleet(self._members(), on_change=self._changed, clock=self.clock)
+        self._means = Means(self.engines, self.fleet, journal, self.costs, self.clock)
         self._thinking: set[asyncio.Task[Any]] = set()
         self.last_active_s = self.clock.monotonic_s()
-        self.closing = False
 
     @classmethod
     @asynccontextmanager
@@ -110,7 +108,7 @@ class Subcortex:
             thinking.emit = emit
             return await thinking.answer()
         except asyncio.CancelledError:
-            if not self.closing:
+            if not self._means.closing:
                 raise
             raise _stopping() from None
         finally:
@@ -152,7 +150,7 @@ class Subcortex:
 
     async def close(self, drain_s: float = 0.0) -> None:
         """Take no more thoughts, give those under way ``drain_s`` seconds, then stop every engine."""
-        self.closing = True
+        self._means.closing = True
         if self._thinking and drain_s:
             await asyncio.wait(self._thinking, timeout=drain_s)
         for task in list(self._thinking):
@@ -160,7 +158,7 @@ class Subcortex:
         await self.fleet.close()
 
     async def _begin(self, request: ThinkRequest, began_s: float) -> Thinking:
-        if self.closing:
+        if self._means.closing:
             raise _stopping()
         decision, drive = self._decide(request)
         tier = decision.order[0]
@@ -169,7 +167,7 @@ class Subcortex:
             # Another serves now, and the one that the score would take is up for the next.
             self.fleet.want(decision.preferred)
         thinking = Thinking(
-            mind=self,
+            mind=self._means,
             request=request,
             id=new_thought_id(),
             created_at=self.clock.now(),

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from datetime import datetime
 
+import structlog
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from subcortex.engines.protocol import GenerateRequest
@@ -22,14 +23,10 @@ from subcortex.errors import (
 )
 from subcortex.fleet import Lease
 from subcortex.journal import Failure, ThoughtEnd
+from subcortex.mind.means import Means
 from subcortex.mind.saying import Saying
 from subcortex.routing import Decision
 from subcortex.types import Chunk, Notice, Route, ThinkRequest, Thought, ThoughtStatus, TierState
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from subcortex.mind.core import Subcortex
 
 #: Receives chunks and notices as they come.
 Emit = Callable[[Chunk | Notice], Awaitable[None]]
@@ -39,12 +36,14 @@ _SAY_EVERY_S = 0.2
 #: Further attempts after the first one.
 _RETRIES = 2
 
+_log = structlog.get_logger("mind")
+
 
 @dataclass(slots=True)
 class Thinking:
     """The state of one thought on its way."""
 
-    mind: Subcortex
+    mind: Means
     request: ThinkRequest
     id: str
     created_at: datetime
@@ -233,7 +232,7 @@ class Thinking:
             await asyncio.shield(self.mind.journal.complete(end))
         except SubcortexError as trouble:
             # The answer is worth more than its record; the journal's health says what went wrong.
-            self.mind.log.error("not recorded", thought=self.id, error=trouble.message)
+            _log.error("not recorded", thought=self.id, error=trouble.message)
 
     def _end(
         self, status: ThoughtStatus, error: SubcortexError | None, thought: Thought | None = None
