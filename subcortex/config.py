@@ -173,6 +173,9 @@ class Config(_Table):
     def _names_differ(cls, tiers: list[Tier]) -> list[Tier]:
         names = [tier.name for tier in tiers]
         twice = sorted({name for name in names if names.count(name) > 1})
+        taken = sorted({"auto", "daemon"}.intersection(names))
+        if taken:
+            raise ValueError(f"no tier may be named {taken[0]!r}: that word means something else here")
         if twice:
             raise ValueError(f"two tiers are named {', '.join(twice)}; give each a name of its own")
         return tiers
@@ -259,6 +262,8 @@ def _is_ours(file: Path) -> bool:
     # A config names commands to run, so a stranger's file in the current folder is not taken.
     if file.stat().st_uid not in (os.getuid(), 0):
         return False
+    if not os.access(file, os.R_OK):
+        return False
     try:
         return "subcortex" in tomllib.loads(file.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
@@ -281,6 +286,10 @@ def load(path: Path | str | None = None, environ: Mapping[str, str] | None = Non
         raise ConfigError(
             f"{file} is not UTF-8: byte {error.start}", hint="Save it as UTF-8.", file=str(file)
         ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"{file} cannot be read: {error.strerror}", hint="Mind its owner and mode.", file=str(file)
+        ) from None
     return parse(data, file, environ)
 
 
@@ -302,7 +311,10 @@ def _with_overrides(data: dict[str, Any], environ: Mapping[str, str]) -> dict[st
     for variable, text in sorted(environ.items()):
         if not variable.startswith(ENV_PREFIX) or variable in _RESERVED or "__" not in variable:
             continue
-        *parents, last = [part.lower() for part in variable[len(ENV_PREFIX) :].split("__")]
+        *parents, last = variable[len(ENV_PREFIX) :].split("__")
+        parents = [part.lower() for part in parents]
+        # A tier's env names variables, whose case matters; keys are all lower case.
+        last = last if parents[-1:] == ["env"] else last.lower()
         node: Any = result
         for part in parents:
             node = _descend(node, part, variable)

@@ -38,8 +38,15 @@ def private_folder(path: Path) -> Path:
     Raises:
         ConfigError: The folder belongs to someone else or is open to others.
     """
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.lstat()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.lstat()
+    except OSError as error:
+        raise ConfigError(
+            f"the folder {path} cannot be made: {error.strerror}",
+            hint="Set daemon.runtime_dir and journal.database to folders that you may write to.",
+            file=str(path),
+        ) from None
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise ConfigError(
             f"{path} is not a folder of user {os.getuid()} (owner {found.st_uid})",

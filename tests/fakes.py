@@ -43,6 +43,7 @@ class ScriptedEngine:
         self.death: asyncio.Future[str] | None = None
         self.requests: list[GenerateRequest] = []
         self.closed_early = 0
+        self.is_healthy = True
         self.script: Callable[[GenerateRequest], AsyncGenerator[Delta, None]] = _echo
 
     @property
@@ -70,7 +71,7 @@ class ScriptedEngine:
         self.death.set_result(why)
 
     async def healthy(self) -> bool:
-        return True
+        return self.is_healthy
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
         self.requests.append(request)

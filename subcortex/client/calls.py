@@ -129,6 +129,10 @@ def _request(
         fields["stop"] = [fields["stop"]]
     if schema is not None:
         fields["response_schema"] = {"title": schema.__name__, **schema.model_json_schema()}
+    if not isinstance(prompt, str | Sequence):
+        raise InvalidRequest(
+            f"the prompt is a {type(prompt).__name__}", hint="A string, or a list of chat messages."
+        )
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     try:
         return client, ThinkRequest(messages=messages, **fields), schema
@@ -136,7 +140,7 @@ def _request(
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         raise InvalidRequest(
-            f"{name}: {first['msg']} (it is {first['input']!r})",
+            f"{name}: {first['msg']} (it is {first['input']!r:.80})",
             hint="help(subcortex.think) lists what a thought may carry.",
             param=name,
         ) from None

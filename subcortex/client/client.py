@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import closing
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from subcortex import config as configuration
 from subcortex.client.launch import start_daemon
-from subcortex.client.transport import Transport, encoded
+from subcortex.client.sending import as_deadline, encoded, never_begun, patience_s, with_less_time
+from subcortex.client.transport import Transport
 from subcortex.config import Config
-from subcortex.errors import DaemonUnreachable, from_wire
+from subcortex.errors import DaemonUnreachable, SubcortexError, from_wire
 from subcortex.types import Chunk, Notice, Route, Status, ThinkRequest, Thought
+
+_Answer = TypeVar("_Answer")
 
 #: What needs no model is answered at once or not at all; seconds.
 _CONTROL_S = 10.0
@@ -39,18 +44,24 @@ class Client:
         """
         if sys.stderr.isatty():
             return self._think_aloud(request)
-        return Thought.model_validate_json(self._starting("POST", "/v1/think", encoded(request)))
+        return Thought.model_validate_json(self._once_up(request, self._call))
 
     def stream(self, request: ThinkRequest) -> Iterator[Chunk | Notice | Thought]:
         """Yield chunks as they come, notices while a model loads, and the finished Thought last."""
-        body = encoded(request.model_copy(update={"stream": True}))
-        self._ensure_daemon()
-        for line in self._transport.lines("POST", "/v1/think", body):
-            event = _event(line)
+        streaming = request.model_copy(update={"stream": True})
+        first, lines = self._once_up(streaming, self._open)
+        with closing(lines):
+            event = _event(first)
             yield event
-            if isinstance(event, Thought):
-                return
-        raise self._transport.broken()
+            while not isinstance(event, Thought):
+                try:
+                    line = next(lines, None)
+                except DaemonUnreachable as error:
+                    raise as_deadline(error, request) from None
+                if line is None:
+                    raise self._transport.broken()
+                event = _event(line)
+                yield event
 
     async def athink(self, request: ThinkRequest) -> Thought:
         """Like ``think``, for asyncio."""
@@ -113,30 +124,44 @@ class Client:
                 return event
         raise AssertionError("a stream ends with a thought or an error")
 
-    def _starting(self, method: str, path: str, body: bytes) -> bytes:
-        """Call; if nobody listens yet, start a daemon and call again. Nothing was sent the first time."""
+    def _call(self, request: ThinkRequest) -> bytes:
+        return self._transport.call("POST", "/v1/think", encoded(request), timeout_s=patience_s(request))
+
+    def _open(self, request: ThinkRequest) -> tuple[dict[str, Any], Generator[dict[str, Any], None, None]]:
+        lines = self._transport.lines("POST", "/v1/think", encoded(request), timeout_s=patience_s(request))
+        first = next(lines, None)
+        if first is None:
+            raise self._transport.broken()
+        return first, lines
+
+    def _once_up(self, request: ThinkRequest, send: Callable[[ThinkRequest], _Answer]) -> _Answer:
+        """Send; if no daemon takes it, start one and send once more. Nothing is ever had twice."""
+        began_s = time.monotonic()
         try:
-            return self._transport.call(method, path, body)
+            try:
+                return send(request)
+            except SubcortexError as error:
+                if not (self.config.daemon.autostart and never_begun(error)):
+                    raise
+            self._ensure_daemon()
+            return send(with_less_time(request, time.monotonic() - began_s))
         except DaemonUnreachable as error:
-            if error.details["sent"] or not self.config.daemon.autostart:
-                raise
-        self.start_daemon()
-        return self._transport.call(method, path, body)
+            raise as_deadline(error, request) from None
 
     def _control(self, method: str, path: str, body: bytes | None = None) -> bytes:
         return self._transport.call(method, path, body, timeout_s=_CONTROL_S)
 
     def _ensure_daemon(self) -> None:
-        if self.config.daemon.autostart and not self._transport.reachable():
-            if sys.stderr.isatty():
-                sys.stderr.write("subcortex: starting the daemon\n")
-            self.start_daemon()
+        """Start a daemon, or wait for the one that is starting; returns once one listens."""
+        if sys.stderr.isatty() and not self._transport.reachable():
+            sys.stderr.write("subcortex: starting the daemon\n")
+        self.start_daemon()
 
     def _async_response(self, request: ThinkRequest) -> Any:
         from subcortex.client.asynchronous import response
 
         start = self._ensure_daemon if self.config.daemon.autostart else None
-        return response(self._transport, encoded(request), start)
+        return response(self._transport, request, start)
 
 
 def _event(line: dict[str, Any]) -> Chunk | Notice | Thought:

@@ -12,14 +12,19 @@ import time
 from pathlib import Path
 
 from subcortex import paths
+from subcortex.client.transport import Transport
 from subcortex.config import Config
-from subcortex.errors import DaemonRunning, DaemonUnreachable, from_wire
+from subcortex.errors import ConfigError, DaemonRunning, DaemonUnreachable, from_wire
+
+#: How often a lock that is held is tried again, seconds.
+_LOOK_EVERY_S = 0.05
 
 
 def start_daemon(config: Config) -> int:
     """Start ``python -m subcortex.daemon`` detached and wait until its socket answers.
 
-    The child reports over a pipe: one JSON line, ``{"ready": pid}`` or ``{"error": …}``.
+    While another daemon holds the lock and does not listen, since it is starting or stopping, it is waited
+    for: by then it answers, or the lock is free.
 
     Returns:
         The process id of the daemon that is up: the new one, or the one that was there first.
@@ -28,6 +33,26 @@ def start_daemon(config: Config) -> int:
         SubcortexError: What the daemon said stopped it (its configuration, its database, …).
         DaemonUnreachable: It died or stayed silent for ``daemon.start_timeout_s`` seconds.
     """
+    end = time.monotonic() + config.daemon.start_timeout_s
+    while True:
+        try:
+            return _start_once(config, end)
+        except DaemonRunning as running:
+            pid = int(running.details.get("pid", 0))
+            if _listens(config.socket_path):
+                return pid
+            if time.monotonic() > end:
+                raise DaemonUnreachable(
+                    f"process {pid} is the daemon and does not listen, "
+                    f"after {config.daemon.start_timeout_s:g} s",
+                    hint=f"Its log is {config.log_dir / 'daemon.log'}; kill it if it is stuck.",
+                    sent=False,
+                ) from None
+            time.sleep(_LOOK_EVERY_S)
+
+
+def _start_once(config: Config, end: float) -> int:
+    """Start a daemon; it reports over a pipe, one JSON line: ``{"ready": pid}`` or ``{"error": …}``."""
     log = _log_file(config)
     read_end, write_end = os.pipe()
     command = [sys.executable, "-m", "subcortex.daemon", "--ready-fd", str(write_end)]
@@ -44,10 +69,17 @@ def start_daemon(config: Config) -> int:
                 start_new_session=True,
                 cwd=config.base_dir,
             )
+    except OSError as error:
+        os.close(read_end)
+        raise ConfigError(
+            f"the daemon cannot be started with its log at {log}: {error.strerror}",
+            hint="Move away what is there, or set journal.database to a folder of your own.",
+            file=str(log),
+        ) from None
     finally:
         os.close(write_end)
     try:
-        line = _first_line(read_end, config.daemon.start_timeout_s)
+        line = _first_line(read_end, max(0.1, end - time.monotonic()))
     finally:
         os.close(read_end)
     # Whoever started the daemon is its parent, and has to take note of its end, whenever that is.
@@ -59,14 +91,16 @@ def start_daemon(config: Config) -> int:
             else f"the daemon exited with code {child.wait()} before it was ready",
             hint=f"Its log is {log}; `subcortex up --foreground` shows it as it happens.",
             log_tail=_tail(log),
+            sent=False,
         )
     answer = json.loads(line)
-    if "error" not in answer:
-        return int(answer["ready"])
-    error = from_wire(answer["error"])
-    if isinstance(error, DaemonRunning):
-        return int(error.details.get("pid", 0))
-    raise error
+    if "error" in answer:
+        raise from_wire(answer["error"])
+    return int(answer["ready"])
+
+
+def _listens(path: Path) -> bool:
+    return Transport(path).reachable()
 
 
 def _log_file(config: Config) -> Path:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import PydanticSerializationError
-
-from subcortex.errors import DaemonUnreachable, InvalidRequest, SubcortexError, from_wire
-from subcortex.types import ThinkRequest
+from subcortex.errors import DaemonUnreachable, SubcortexError, from_wire
 
 _LARGEST_POOL = 64
 
@@ -47,6 +45,7 @@ class Transport:
         self.socket_path = socket_path
         self._idle: list[_UnixConnection] = []
         self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     def reachable(self) -> bool:
         """Return whether something accepts connections on the socket."""
@@ -72,7 +71,7 @@ class Transport:
 
     def lines(
         self, method: str, path: str, body: bytes | None = None, *, timeout_s: float | None = None
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any], None, None]:
         """Send a request and yield the answer's JSON lines as they come; closing aborts the thought."""
         with self._response(method, path, body, timeout_s, reuse=False) as response:
             while line := response.readline():
@@ -129,6 +128,7 @@ class Transport:
                 f"the daemon on {self.socket_path} is there but does not answer",
                 hint="It may be stopped or stuck: look at its log, or kill it and start another.",
                 sent=True,
+                silent=True,
             )
         what = f" ({type(error).__name__})" if error else ""
         return DaemonUnreachable(
@@ -138,6 +138,9 @@ class Transport:
         )
 
     def _take(self) -> _UnixConnection:
+        if self._pid != os.getpid():
+            # After a fork parent and child must not write to the same connections.
+            self._idle, self._lock, self._pid = [], threading.Lock(), os.getpid()
         with self._lock:
             while self._idle:
                 connection = self._idle.pop()
@@ -171,19 +174,3 @@ def error_from(status: int, body: bytes) -> SubcortexError:
     except (ValueError, KeyError, TypeError):
         text = body[:200].decode("utf-8", "replace")
         return SubcortexError(f"the daemon answered {status} with {text!r}")
-
-
-def encoded(request: ThinkRequest) -> bytes:
-    """Return a request as JSON.
-
-    Raises:
-        InvalidRequest: It holds what UTF-8 cannot: a lone surrogate, from bytes decoded carelessly.
-    """
-    try:
-        return request.model_dump_json(exclude_defaults=True).encode()
-    except PydanticSerializationError as error:
-        raise InvalidRequest(
-            f"the request is not text: {error}",
-            hint="Decode the bytes it came from as UTF-8, with errors='replace' if need be.",
-            param="messages",
-        ) from None

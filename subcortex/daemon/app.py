@@ -106,7 +106,7 @@ async def _status(request: web.Request) -> web.Response:
             journal=str(health),
             idle_stop_s=mind.config.daemon.idle_stop_s,
         ),
-        tiers=mind.status(),
+        tiers=await asyncio.to_thread(mind.status),
     )
     return web.Response(body=status.model_dump_json().encode(), content_type="application/json")
 
@@ -117,7 +117,7 @@ async def _logs(request: web.Request) -> web.Response:
     if not text.isdigit() or not 1 <= int(text) <= 100_000:
         raise InvalidRequest(f"lines={text!r}", hint="A whole number from 1 to 100000.", param="lines")
     try:
-        tail = await asyncio.to_thread(mind.fleet.log_tail, tier, int(text))
+        tail = await asyncio.to_thread(mind.log_tail, tier, int(text))
     except KeyError:
         names = ", ".join(t.name for t in mind.config.tiers)
         raise InvalidRequest(f"there is no tier {tier!r}", hint=f"The config has: {names}.") from None

@@ -121,7 +121,8 @@ async def _streaming(
     async def emit(event: Chunk | Notice) -> None:
         if isinstance(event, Notice):
             return
-        delta = {"content": event.text} if event.text else {"reasoning_content": event.reasoning}
+        parts = (("content", event.text), ("reasoning_content", event.reasoning))
+        delta = {"role": "assistant"} | {name: text for name, text in parts if text}
         await send({**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
 
     try:

@@ -65,6 +65,8 @@ async def _serve(config: Config, ready_fd: int | None) -> None:
             async with AsyncExitStack() as stack:
                 await _listen(stack, build(mind, service), config)
                 stack.push_async_callback(_close_mind, mind, service)
+                # Gone first: who comes while we stop waits for our lock and starts the next daemon.
+                stack.callback(lambda: config.socket_path.unlink(missing_ok=True))
                 log.info("ready", pid=os.getpid(), socket=str(config.socket_path), tcp=config.daemon.tcp)
                 _tell(ready_fd, {"ready": os.getpid()})
                 await _until_stopped(mind, service)

@@ -138,5 +138,6 @@ class LogPump:
         for number in range(KEPT_FILES, 1, -1):
             with contextlib.suppress(FileNotFoundError):
                 self._rotated(number - 1).replace(self._rotated(number))
-        self.path.replace(self._rotated(1))
+        with contextlib.suppress(FileNotFoundError):  # a person has deleted it
+            self.path.replace(self._rotated(1))
         self._size = 0

@@ -25,6 +25,7 @@ _CONNECT_S = 10.0
 _PROBE_S = 5.0
 _ERROR_BYTES = 64 * 1024
 _READ_BYTES = 1024 * 1024
+_BROKEN_OFF = "the engine closed the connection in the middle of the answer"
 _HEADERS = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
 
 
@@ -114,13 +115,16 @@ class Wire:
             if answer.error is not None:
                 raise self._refused(answer.error_status, {"error": answer.error})
             if not answer.ended:
-                raise self._failed("the engine closed the connection in the middle of the answer")
+                raise self._failed(_BROKEN_OFF, transient=True)
             yield answer.last()
             if self._reuse_streams:
                 # Nothing may be left to read on a connection that is used again.
                 complete = await response.content.read(1) == b""
-        except (aiohttp.ClientError, OSError, MalformedAnswer) as error:
-            raise self._failed(_connection_words(error)) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._failed(_connection_words(error), transient=not _timed_out(error)) from error
+        except (MalformedAnswer, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            # Whatever shape a server makes up, it is its answer that is wrong, and wrong again next time.
+            raise self._failed(f"the engine's answer is no chat completion: {error}") from error
         finally:
             if response is not None:
                 response.release() if complete else response.close()
@@ -171,20 +175,22 @@ class Wire:
             log_tail=self._log_tail(),
         )
 
-    def _failed(self, message: str) -> EngineFailed:
+    def _failed(self, message: str, *, transient: bool = False) -> EngineFailed:
         # A connection that breaks says nothing of the request: before its first token it may be sent again.
-        return EngineFailed(message, log_tail=self._log_tail(), transient=True)
+        return EngineFailed(message, log_tail=self._log_tail(), transient=transient)
+
+
+def _timed_out(error: Exception) -> bool:
+    return isinstance(error, TimeoutError)
 
 
 def _connection_words(error: Exception) -> str:
-    if isinstance(error, MalformedAnswer):
-        return f"the engine's answer is no chat completion: {error}"
     if isinstance(error, TimeoutError):
         return "the engine did not answer in time"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"the engine cannot be reached: {connect_words(error)}"
     if isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, ConnectionError)):
-        return "the engine closed the connection in the middle of the answer"
+        return _BROKEN_OFF
     return f"the engine cannot be talked to: {error or type(error).__name__}"
 
 

@@ -26,6 +26,9 @@ from subcortex.types import TierState, TierStatus
 #: How long an engine may take to end when asked, seconds; and what is left of one that died.
 _GRACE_S = 10.0
 _GRACE_AFTER_DEATH_S = 2.0
+#: How often a running engine is looked at, seconds, and how often it may miss before it counts as hung.
+_LOOK_EVERY_S = 10.0
+_MISSES = 3
 
 #: Told of every change: tier, kind (``ready``, ``failed``, …), facts.
 Listener = Callable[[str, str, dict[str, Any]], None]
@@ -118,8 +121,13 @@ class Fleet:
         self._apply(self._posts[tier], machine.Wanted())
 
     @asynccontextmanager
-    async def lease(self, tier: str, priority: int = 0) -> AsyncIterator[Lease]:
+    async def lease(self, tier: str, priority: int = 0, *, patient: bool = True) -> AsyncIterator[Lease]:
         """Hold a place in a ready engine, starting it first if it is stopped.
+
+        Args:
+            tier: Which one.
+            priority: Higher goes first.
+            patient: Wait for a tier that died to come back; otherwise leave at once with the reason.
 
         Raises:
             SubcortexError: Why the tier cannot serve (its start failed, its queue is full, …).
@@ -127,7 +135,7 @@ class Fleet:
         post = self._posts[tier]
         queued_s = load_s = 0.0
         if not post.gate.try_enter():
-            queued_s, load_s = await self._wait(post, priority)
+            queued_s, load_s = await self._wait(post, priority, patient)
         entered_s = self._clock.monotonic_s()
         try:
             yield Lease(post.member.engine, queued_s, load_s)
@@ -136,10 +144,13 @@ class Fleet:
             post.gate.held(self._clock.monotonic_s() - entered_s)
             post.gate.leave()
 
-    async def _wait(self, post: _Post, priority: int) -> tuple[float, float]:
+    async def _wait(self, post: _Post, priority: int, patient: bool) -> tuple[float, float]:
         began_s = self._clock.monotonic_s()
+        if post.life.state is TierState.BACKING_OFF and not patient and post.life.error:
+            error = post.life.error
+            raise type(error)(error.message, hint=error.hint, **error.details)
         was_ready = post.life.state is TierState.READY
-        admitted = post.gate.join(priority)
+        admitted = post.gate.join(priority, patient=patient)
         self._apply(post, machine.Wanted())
         await post.gate.entered(admitted)
         waited_s = self._clock.monotonic_s() - began_s
@@ -240,12 +251,14 @@ class Fleet:
             case Effect.SCHEDULE:
                 loop = asyncio.get_running_loop()
                 post.timer = loop.call_later(post.life.delay_s, self._apply, post, machine.Due())
+                if post.life.error:
+                    post.gate.refuse(post.life.error, patient_too=False)
             case Effect.ADMIT:
                 post.gate.admit()
             case Effect.REFUSE:
                 if post.timer:
                     post.timer.cancel()
-                post.gate.refuse_all(post.life.error or _stopping(post.member.name))
+                post.gate.refuse(post.life.error or _stopping(post.member.name), patient_too=True)
 
     async def _run(self, post: _Post, before: asyncio.Task[None] | None) -> None:
         """One life of an engine's process, from launch until it is gone.
@@ -268,7 +281,7 @@ class Fleet:
                 await engine.start(post.progress)
                 post.load_s = self._clock.monotonic_s() - began_s
             self._apply(post, machine.Started())
-            why = await engine.exited()
+            why = await self._until_dead(engine)
             self._apply(post, machine.Failed(self._died(engine, why)))
         except SubcortexError as error:
             self._apply(post, machine.Failed(error))
@@ -281,6 +294,19 @@ class Fleet:
             unexpected = EngineFailed(f"{post.member.name}: {type(error).__name__}: {error}")
             self._apply(post, machine.Failed(unexpected))
         await self._stopped(engine, _GRACE_AFTER_DEATH_S)
+
+    async def _until_dead(self, engine: Engine) -> str:
+        """Return why an engine is no more use: it ended, or its health route is silent again and again."""
+        gone = asyncio.ensure_future(engine.exited())
+        missed = 0
+        try:
+            while not (await asyncio.wait({gone}, timeout=_LOOK_EVERY_S))[0]:
+                missed = 0 if await engine.healthy() else missed + 1
+                if missed == _MISSES:
+                    return f"did not answer its health route {missed} times, {_LOOK_EVERY_S:g} s apart"
+            return gone.result()
+        finally:
+            gone.cancel()
 
     async def _stopped(self, engine: Engine, grace_s: float) -> None:
         try:

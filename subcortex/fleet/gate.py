@@ -14,6 +14,7 @@ from subcortex.errors import Overloaded, SubcortexError
 class _Waiter:
     key: tuple[int, int]
     admitted: asyncio.Future[None] = field(compare=False)
+    patient: bool = field(compare=False)
 
 
 class Gate:
@@ -47,8 +48,8 @@ class Gate:
             return True
         return False
 
-    def join(self, priority: int) -> asyncio.Future[None]:
-        """Line up; await the future with ``entered``.
+    def join(self, priority: int, *, patient: bool) -> asyncio.Future[None]:
+        """Line up; await the future with ``entered``. Who is not patient has another tier to go to.
 
         Raises:
             Overloaded: ``max_waiting`` thoughts wait already; says when to come back.
@@ -63,7 +64,7 @@ class Gate:
                 retry_after_s=retry_after_s,
             )
         admitted = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiters, _Waiter((-priority, next(self._arrivals)), admitted))
+        heapq.heappush(self._waiters, _Waiter((-priority, next(self._arrivals)), admitted, patient))
         self.admit()
         return admitted
 
@@ -71,7 +72,7 @@ class Gate:
         """Wait for a place; whoever returns from here holds one until ``leave``.
 
         Raises:
-            SubcortexError: Whatever ``refuse_all`` was told.
+            SubcortexError: Whatever ``refuse`` was told.
         """
         try:
             await admitted
@@ -102,9 +103,15 @@ class Gate:
                 self.in_flight += 1
                 waiter.admitted.set_result(None)
 
-    def refuse_all(self, error: SubcortexError) -> None:
-        """Send everyone outside away with ``error``."""
+    def refuse(self, error: SubcortexError, *, patient_too: bool) -> None:
+        """Send those outside away, each with an ``error`` of its own; or only those with another tier."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
-            if not waiter.admitted.done():
-                waiter.admitted.set_exception(error)
+            if waiter.admitted.done():
+                continue
+            if patient_too or not waiter.patient:
+                # One exception raised in many tasks would gather all their frames.
+                own = type(error)(error.message, hint=error.hint, **error.details)
+                waiter.admitted.set_exception(own)
+            else:
+                heapq.heappush(self._waiters, waiter)

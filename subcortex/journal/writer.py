@@ -133,7 +133,7 @@ class Writer:
         ):
             return False
         try:
-            if self._held or self._urgent or self._others or self._stopping:
+            if self._held or self._urgent or self._others or not self._queue.empty() or self._stopping:
                 return False
             self._wait_for_locks(0.0)
             try:
@@ -168,14 +168,8 @@ class Writer:
         while True:
             stopping = self._stopping
             self._drain(0.0 if stopping else wait_s)
-            self._commit_queued()
-            if self._held and (stopping or self._clock.monotonic_s() >= self._retry_at_s):
-                self._retry()
-            due_in_s: float | None = None
-            if not self._held:
-                due, due_in_s = self._collect_safely()
-                self._others.extend(due)
-                self._commit_queued()
+            with self._busy:
+                due_in_s = self._write_due(stopping)
             if stopping:
                 return
             wait_s = due_in_s
@@ -196,7 +190,7 @@ class Writer:
             self._retry()
         if self._held:
             return None
-        due, due_in_s = self._collect()
+        due, due_in_s = self._collect_safely()
         self._others.extend(due)
         self._commit_queued()
         return due_in_s

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from pydantic_core import PydanticSerializationError
+
 from subcortex.errors import InvalidRequest
 from subcortex.types import Message, ThinkRequest
 
@@ -28,6 +30,7 @@ def check(request: ThinkRequest) -> None:
             hint="Ask something.",
             param="messages",
         )
+    _check_text(request)
     for place, tool in enumerate(request.tools or []):
         function = tool.get("function")
         if tool.get("type") != "function" or not isinstance(function, dict) or not function.get("name"):
@@ -55,6 +58,17 @@ def _check_message(place: int, message: Message) -> None:
                 hint="Decode the bytes it came from as UTF-8, with errors='replace' if need be.",
                 param="messages",
             ) from None
+
+
+def _check_text(request: ThinkRequest) -> None:
+    """Refuse lone surrogates wherever they stand: session, tools, schema, names."""
+    try:
+        request.model_dump_json(exclude_defaults=True)
+    except PydanticSerializationError as error:
+        raise InvalidRequest(
+            f"the request is not text: {error}",
+            hint="Decode the bytes it came from as UTF-8, with errors='replace' if need be.",
+        ) from None
 
 
 def prompt_text(messages: Iterable[Message]) -> str:

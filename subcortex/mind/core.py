@@ -16,7 +16,7 @@ from subcortex.config import Config, Tier
 from subcortex.engines.protocol import Engine
 from subcortex.errors import Cancelled, InvalidRequest, SubcortexError
 from subcortex.fleet import Fleet, Member
-from subcortex.journal import Journal, Reader, Recorder, ThoughtStart
+from subcortex.journal import Journal, Reader, Recorder, ThoughtStart, inert
 from subcortex.mind import asked
 from subcortex.mind.means import Means
 from subcortex.mind.pipeline import Emit, Thinking
@@ -153,13 +153,25 @@ class Subcortex:
         self._means.closing = True
         if self._thinking and drain_s:
             await asyncio.wait(self._thinking, timeout=drain_s)
-        for task in list(self._thinking):
+        left = self._thinking - {asyncio.current_task()}
+        for task in left:
             task.cancel()
+        if left:
+            # Their last words are written before the journal closes.
+            await asyncio.wait(left)
         await self.fleet.close()
+
+    def log_tail(self, tier: str, lines: int) -> str:
+        """Return the end of an engine's log, or of the daemon's own; KeyError for an unknown tier."""
+        if tier != "daemon":
+            return self.fleet.log_tail(tier, lines)
+        file = self.config.log_dir / "daemon.log"
+        kept = file.read_text("utf-8", errors="replace").splitlines()[-lines:] if file.exists() else []
+        return inert("\n".join(kept))
 
     async def _begin(self, request: ThinkRequest, began_s: float) -> Thinking:
         if self._means.closing:
-            raise _stopping()
+            raise _stopping(not_begun=True)
         decision, drive = self._decide(request)
         tier = decision.order[0]
         engine = self.engines[tier]
@@ -232,8 +244,9 @@ class Subcortex:
         self.journal.event(tier, kind, model=self.engines[tier].model, **facts)
 
 
-def _stopping() -> Cancelled:
-    return Cancelled("the daemon is stopping", hint="Start it again with `subcortex up`.")
+def _stopping(*, not_begun: bool = False) -> Cancelled:
+    hint = "Start it again with `subcortex up`."
+    return Cancelled("the daemon is stopping", hint=hint, not_begun=not_begun)
 
 
 def cost_book(config: Config) -> CostBook:

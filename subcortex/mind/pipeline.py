@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 from subcortex.engines.protocol import GenerateRequest
 from subcortex.errors import (
@@ -35,6 +41,8 @@ Emit = Callable[[Chunk | Notice], Awaitable[None]]
 _SAY_EVERY_S = 0.2
 #: Further attempts after the first one.
 _RETRIES = 2
+#: An engine that asks for a longer pause than this is passed over; seconds.
+_LONGEST_RETRY_S = 2.0
 
 _log = structlog.get_logger("mind")
 
@@ -67,7 +75,7 @@ class Thinking:
                 await self._on_any_tier()
         except TimeoutError:
             error = DeadlineExceeded(
-                f"{self.tier} had said {self.saying.tokens} tokens when its {deadline_s:g} s were over",
+                f"{self.tier} had said {self.saying.tokens} tokens when its {deadline_s} s were over",
                 hint="Give it longer, lower max_tokens, or let the thought go to a quicker tier.",
                 thought_id=self.id,
                 tier=self.tier,
@@ -77,9 +85,18 @@ class Thinking:
             raise error from None
         except SubcortexError as error:
             closing = isinstance(error, Cancelled)
-            error.details.setdefault("thought_id", self.id)
+            error.details["thought_id"] = self.id
             await self._record(ThoughtStatus.INTERRUPTED if closing else ThoughtStatus.FAILED, error)
             raise
+        except ConnectionError:
+            # Raised by ``emit`` alone: the caller has gone away.
+            self.mind.journal.complete_soon(self._end(ThoughtStatus.CANCELLED, None))
+            raise
+        except Exception as error:
+            _log.exception("a thought failed in a way nobody foresaw", thought=self.id)
+            unforeseen = EngineFailed(f"{self.tier}: {type(error).__name__}: {error}", thought_id=self.id)
+            await self._record(ThoughtStatus.FAILED, unforeseen)
+            raise unforeseen from error
         except asyncio.CancelledError:
             status = ThoughtStatus.INTERRUPTED if self.mind.closing else ThoughtStatus.CANCELLED
             self.mind.journal.complete_soon(self._end(status, None))
@@ -114,9 +131,8 @@ class Thinking:
     async def _on_tier(self, tier: str, last: bool) -> None:
         """Try one tier; a remote one, or the last that is left, up to three times until its first token."""
         self.tier = self.route.tier = tier
-        patience_s = self._patience_s(tier)
         try:
-            await self._once(tier, patience_s)
+            await self._once(tier, last)
             return
         except SubcortexError as error:
             remote = self.mind.engines[tier].kind == "remote"
@@ -124,24 +140,27 @@ class Thinking:
                 raise
         retrying = AsyncRetrying(
             stop=stop_after_attempt(_RETRIES),
-            wait=wait_random_exponential(multiplier=0.1, max=2.0),
+            wait=_pause,
             retry=retry_if_exception(self._passing),
             reraise=True,
         )
-        await retrying(self._once, tier, patience_s)
+        await retrying(self._once, tier, last)
 
     def _passing(self, error: BaseException) -> bool:
         """Return whether trying again may help, and nobody has seen a token yet."""
-        passing = isinstance(error, EngineFailed | Overloaded) and bool(error.details.get("transient"))
-        return passing and not self.saying.started
+        if not isinstance(error, EngineFailed | Overloaded) or self.saying.started:
+            return False
+        soon = error.details.get("retry_after_s", 0.0) <= _LONGEST_RETRY_S
+        return soon and bool(error.details.get("transient"))
 
-    async def _once(self, tier: str, patience_s: float | None) -> None:
+    async def _once(self, tier: str, last: bool) -> None:
+        patience_s = self._patience_s(tier)
         patience = asyncio.timeout(patience_s)
         try:
             async with patience:
                 notifier = self._notifier(tier)
                 try:
-                    async with self.mind.fleet.lease(tier, self.request.priority) as lease:
+                    async with self.mind.fleet.lease(tier, self.request.priority, patient=last) as lease:
                         if notifier:
                             notifier.cancel()
                         await self._generate(lease, patience)
@@ -278,6 +297,13 @@ class Thinking:
             finish_reason=saying.finish_reason,
             parsed=None,
         )
+
+
+def _pause(state: RetryCallState) -> float:
+    """Wait as long as the engine asked for, or a random while that doubles."""
+    error = state.outcome.exception() if state.outcome else None
+    asked_s = error.details.get("retry_after_s", 0.0) if isinstance(error, SubcortexError) else 0.0
+    return max(float(asked_s), wait_random_exponential(multiplier=0.1, max=_LONGEST_RETRY_S)(state))
 
 
 class _TooSlow(SubcortexError):

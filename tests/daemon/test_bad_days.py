@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -20,8 +21,10 @@ from subcortex import (
     Client,
     ConfigError,
     DaemonUnreachable,
+    DeadlineExceeded,
     EngineFailed,
     Reader,
+    athink,
     think,
 )
 from subcortex.client.launch import start_daemon
@@ -113,7 +116,7 @@ def test_think_starts_the_daemon_and_leaves_it_up(folder):
     try:
         assert think("hi", tier="fast", client=client).text
         status = client.status()
-        assert psutil.Process(status.daemon.pid).ppid() != 0
+        assert os.getsid(status.daemon.pid) == status.daemon.pid, "in a session of its own"
         assert {t.name: t.state for t in status.tiers}["deep"] is TierState.STOPPED
         first = status.daemon.pid
         assert think("hi", tier="deep", client=client).timing.load_s > 0
@@ -122,6 +125,69 @@ def test_think_starts_the_daemon_and_leaves_it_up(folder):
         stop(client)
     wait_for(lambda: gone(first))
     assert not client.config.socket_path.exists()
+
+
+def test_several_programs_may_start_the_daemon_at_once(folder):
+    file = write_config(folder, deep='start = "lazy"')
+    code = "from subcortex import think; print(think('What is 7 + 5?', tier='fast', temperature=0.0))"
+    env = {**os.environ, "SUBCORTEX_CONFIG": str(file)}
+    programs = [
+        subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    said = [program.communicate()[0] for program in programs]
+    stop(Client(load(file, {})))
+    assert [program.returncode for program in programs] == [0] * 4
+    assert all("12" in text for text in said)
+
+
+def test_a_thought_that_meets_a_stopping_daemon_is_had_by_the_next(started):
+    client = started()
+    pieces, _ = halfway(client)
+    first = client.status().daemon.pid
+    os.kill(first, signal.SIGTERM)
+    wait_for(lambda: not client.config.socket_path.exists())
+    # The first one still waits for the answer under way; nothing new is lost to that.
+    assert "12" in think("What is 7 + 5?", tier="fast", temperature=0.0, client=client).text
+    assert client.status().daemon.pid != first
+    with pytest.raises(Cancelled):
+        list(pieces)
+
+
+def test_a_deadline_holds_when_the_daemon_stands_still(running, monkeypatch):
+    monkeypatch.setattr("subcortex.client.sending._GRACE_S", 0.1)
+    daemon = psutil.Process(running.status().daemon.pid)
+    daemon.suspend()
+    try:
+        with pytest.raises(DeadlineExceeded, match="silent"):
+            think("hi", deadline=0.1, client=running)
+    finally:
+        daemon.resume()
+
+
+async def test_a_daemon_killed_under_an_async_call_is_a_typed_error(started):
+    client = started()
+    pieces, _ = await asyncio.to_thread(halfway, client)
+    asking = asyncio.create_task(athink("What is 7 + 5?", tier="deep", client=client))
+    await asyncio.to_thread(until, client, lambda status: status.tiers[1].in_flight == 2)
+    os.kill(client.status().daemon.pid, signal.SIGKILL)
+    with pytest.raises(DaemonUnreachable, match="went away"):
+        await asking
+    with pytest.raises(DaemonUnreachable):
+        list(pieces)
+
+
+def test_a_fork_does_not_share_connections(running):
+    def right(numbers: tuple[int, ...]) -> bool:
+        asked = [think(f"What is {n} + 5?", tier="fast", temperature=0.0, client=running) for n in numbers]
+        return all(str(n + 5) in thought.text for n, thought in zip(numbers, asked, strict=True))
+
+    assert right((1,))
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if right((2, 3, 4)) else 1)
+    assert right((5, 6, 7))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_an_idle_daemon_stops_by_itself(folder):

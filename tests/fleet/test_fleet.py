@@ -139,6 +139,36 @@ async def test_a_waiter_that_gives_up_leaves_no_place_behind():
     await fleet.close()
 
 
+async def test_who_has_another_tier_does_not_wait_for_one_that_died():
+    engine = ScriptedEngine(starts=[EngineFailed("boom")] * 9)
+    fleet = Fleet([member("fast", engine, restarts=9)])
+    with pytest.raises(EngineFailed, match="boom") as first:
+        async with fleet.lease("fast", patient=False):
+            pass
+    assert fleet.state("fast") is TierState.BACKING_OFF
+    with pytest.raises(EngineFailed, match="boom") as second:
+        async with fleet.lease("fast", patient=False):
+            pass
+    assert engine.started == 1
+    assert first.value is not second.value, "each has an error of its own"
+    await fleet.close()
+
+
+async def test_an_engine_that_is_silent_again_and_again_is_restarted(monkeypatch):
+    monkeypatch.setattr("subcortex.fleet.fleet._LOOK_EVERY_S", 0.001)
+    engine = ScriptedEngine()
+    fleet = Fleet([member("fast", engine)])
+    async with fleet.lease("fast"):
+        pass
+    engine.is_healthy = False
+    await until(lambda: fleet.state("fast") is TierState.BACKING_OFF)
+    assert "health route 3 times" in (fleet.status()[0].error or "")
+    engine.is_healthy = True
+    async with fleet.lease("fast"):
+        assert engine.started == 2
+    await fleet.close()
+
+
 async def test_closing_sends_waiters_away_and_stops_a_start_in_the_middle():
     engine = ScriptedEngine()
     engine.may_start.clear()

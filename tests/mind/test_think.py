@@ -158,6 +158,14 @@ async def test_before_the_first_token_a_passing_fault_is_retried(tmp_path, engin
         assert not thought.route.degraded
 
 
+async def test_a_fault_that_nobody_foresaw_is_typed_and_recorded(tmp_path, engines):
+    engines["fast"].script = failing(AttributeError("'str' object has no attribute 'get'"))
+    async with mind_of(tmp_path, engines) as mind:
+        with pytest.raises(EngineFailed, match="AttributeError"):
+            await mind.think(ask(tier="fast"))
+        assert record(mind).status is ThoughtStatus.FAILED
+
+
 async def test_what_is_not_passing_is_not_retried(tmp_path, engines):
     engines["deep"].script = failing(InvalidRequest("schema refused"))
     async with mind_of(tmp_path, engines) as mind:

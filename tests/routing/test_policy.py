@@ -378,7 +378,8 @@ def test_without_patience_a_ready_idle_tier_beats_every_wait(asked: Ask, tiers: 
     if any(one.state is READY and one.wait_s == 0 for one in route.alternatives):
         answer_s = chosen.total_s - chosen.wait_s
         # Waiting is then only for a tier that still finishes first, or as good as first.
-        assert chosen.wait_s == 0 or chosen.total_s - quickest_s <= 0.01 * answer_s
+        waits_long = chosen.wait_s > 0.01 * answer_s
+        assert not waits_long or chosen.total_s - quickest_s <= 0.01 * answer_s
 
 
 @given(_ASKS, _ladders())
