@@ -22,11 +22,7 @@ def main() -> None:
     memories = Reader.open(client.config.database_path).thoughts(session=SESSION)
     print(f"\nI remember {len(memories)} thoughts:")
     for memory in reversed(memories):
-        total_s = memory.timing.total_s if memory.timing else 0.0
-        print(f"    {memory.tier:5} {total_s:6.2f} s  {memory.text}")
-
-    hardest = think("What is 96 times 47?", tier="deep", session=SESSION, client=client)
-    print(f"\nOne more, in depth: {hardest}")
+        print(f"    {memory.tier:5} {memory.timing.total_s:6.2f} s  {memory.text}")
 
 
 if __name__ == "__main__":

@@ -389,4 +389,4 @@ def test_the_agent_loop_example_runs(folder):
     assert "I remember 3 thoughts" in ran.stdout
     assert "12211" in ran.stdout
     lines = (ROOT / "examples" / "agent_loop.py").read_text().splitlines()
-    assert len(lines) <= 40
+    assert len(lines) <= 30
