@@ -11,6 +11,8 @@ from subcortex.errors import InvalidRequest
 from subcortex.types import Message, ThinkRequest
 
 _ROLES = {"system", "developer", "user", "assistant", "tool"}
+#: Fields besides the messages that may hold text of any kind.
+_BEYOND_TEXT = {"session", "drive", "stop", "tools", "tool_choice", "response_schema"}
 _HELP = "See help(subcortex.think), or OpenAI's chat completions."
 
 
@@ -30,7 +32,8 @@ def check(request: ThinkRequest) -> None:
             hint="Ask something.",
             param="messages",
         )
-    _check_text(request)
+    if _BEYOND_TEXT & request.model_fields_set:
+        _check_text(request)
     for place, tool in enumerate(request.tools or []):
         function = tool.get("function")
         if tool.get("type") != "function" or not isinstance(function, dict) or not function.get("name"):
@@ -49,7 +52,7 @@ def _check_message(place: int, message: Message) -> None:
             hint=f"One of: {', '.join(sorted(_ROLES))}.",
             param="messages",
         )
-    for text in _texts(message):
+    for text in (*_texts(message), str(message.get("name") or "")):
         try:
             text.encode()
         except UnicodeEncodeError as error:

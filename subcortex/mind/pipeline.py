@@ -178,7 +178,7 @@ class Thinking:
         saying, emit, clock = self.saying, self.emit, self.mind.clock
         saying.queued_s += lease.queued_s
         saying.load_s += lease.load_s
-        saying.asked_s = clock.monotonic_s()
+        saying.asked_s = self.said_s = clock.monotonic_s()
         async with aclosing(lease.engine.generate(self._engine_request())) as deltas:
             async for delta in deltas:
                 first = saying.first_s is None
