@@ -61,7 +61,8 @@ class Thinking:
     tier: str
     drive: str | None
     emit: Emit | None = None
-    said_s: float = 0.0
+    saver: asyncio.TimerHandle | None = None
+    saved_tokens: int = 0
 
     async def answer(self) -> Thought:
         """Have the thought, falling back along the decision's order, and record how it ended.
@@ -178,18 +179,31 @@ class Thinking:
         saying, emit, clock = self.saying, self.emit, self.mind.clock
         saying.queued_s += lease.queued_s
         saying.load_s += lease.load_s
-        saying.asked_s = self.said_s = clock.monotonic_s()
-        async with aclosing(lease.engine.generate(self._engine_request())) as deltas:
-            async for delta in deltas:
-                first = saying.first_s is None
-                text, reasoning = saying.add(delta)
-                if first and saying.first_s is not None:
-                    patience.reschedule(None)
-                if emit and (text or reasoning):
-                    await emit(Chunk.model_construct(text=text, reasoning=reasoning))
-                if saying.last_s - self.said_s > _SAY_EVERY_S:
-                    self.said_s = saying.last_s
-                    self.mind.journal.say(self.id, saying.text, saying.reasoning)
+        saying.asked_s = clock.monotonic_s()
+        self._save_later()
+        try:
+            async with aclosing(lease.engine.generate(self._engine_request())) as deltas:
+                async for delta in deltas:
+                    first = saying.first_s is None
+                    text, reasoning = saying.add(delta)
+                    if first and saying.first_s is not None:
+                        patience.reschedule(None)
+                    if emit and (text or reasoning):
+                        await emit(Chunk.model_construct(text=text, reasoning=reasoning))
+        finally:
+            if self.saver:
+                self.saver.cancel()
+
+    def _save_later(self) -> None:
+        self.saver = asyncio.get_running_loop().call_later(_SAY_EVERY_S, self._save)
+
+    def _save(self) -> None:
+        """Have what has been said so far put on disk: an engine may stall, and a daemon be killed."""
+        saying = self.saying
+        if saying.tokens > self.saved_tokens:
+            self.saved_tokens = saying.tokens
+            self.mind.journal.say(self.id, saying.text, saying.reasoning)
+        self._save_later()
 
     def _engine_request(self) -> GenerateRequest:
         asked = self.request
