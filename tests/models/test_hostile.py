@@ -109,7 +109,7 @@ LIES = {
     "array of 2^60 numbers": (_with_value(array(UINT64, [], count=2**60)), "the file ends at"),
     "strings that lie": (
         _with_value(array(STRING, [], count=2) + struct.pack("<QQ", 2**62, 0)),
-        "ends at byte",
+        "the file ends at",
     ),
     "nested 100,000 deep": (_with_value(NESTED), "array of arrays"),
     "unknown value type": (_with_value(struct.pack("<IQ", 13, 0)), "unknown type 13"),
