@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from subcortex.engines.protocol import Delta, GenerateRequest, ProcessInfo, Progress
 from subcortex.errors import SubcortexError
-from subcortex.types import Usage
+from subcortex.types import BootFigures, Usage
 
 
 class FakeClock:
@@ -44,6 +44,7 @@ class ScriptedEngine:
         self.requests: list[GenerateRequest] = []
         self.closed_early = 0
         self.is_healthy = True
+        self.figures: BootFigures | None = None
         self.script: Callable[[GenerateRequest], AsyncGenerator[Delta, None]] = _echo
 
     @property
@@ -58,6 +59,9 @@ class ScriptedEngine:
         outcome = self.starts.pop(0) if self.starts else None
         if outcome is not None:
             raise outcome
+
+    def boot_figures(self) -> BootFigures | None:
+        return self.figures
 
     async def stop(self, grace_s: float = 10.0) -> None:
         self.stopped += 1

@@ -1,7 +1,8 @@
 """The embedded llama.cpp server: run as a script in a process of its own, never imported.
 
 Takes one argument, a JSON object: ``set`` are attributes of xllamacpp's ``CommonParams`` (dots allowed)
-and ``flags`` what the user adds in llama-server's spelling. Exits with code 64 at a flag it does not know.
+and ``flags`` what the user adds in llama-server's spelling; ``verbosity_once_up`` is the log's from then on.
+Exits with code 64 at a flag it does not know.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _ALIASES = {
     "ubatch_size": "n_ubatch",
 }
 #: Set where the installed release has them; nothing depends on them.
-_NICETIES = {"cache_ram_mib", "endpoint_metrics", "ui"}
+_NICETIES = {"cache_ram_mib", "endpoint_metrics", "ui", "verbosity"}
 _CACHE_TYPES = {"cache_type_k", "cache_type_v"}
 
 
@@ -58,11 +59,24 @@ def _main() -> None:
     except RuntimeError as error:
         # What went wrong stands above in the log; a traceback would only push it out of sight.
         sys.exit(f"llama.cpp did not start: {error}")
+    if asked.get("verbosity_once_up") is not None:
+        _be_quieter(xllamacpp, asked["verbosity_once_up"])
     # The server's threads do the work. Some releases take these signals over and then never end.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     while server is not None:
         signal.pause()
+
+
+def _be_quieter(xllamacpp: Any, verbosity: int) -> None:
+    """Set the log's verbosity of the running server; its Python face has no way to."""
+    import ctypes
+
+    try:
+        library = ctypes.CDLL(xllamacpp.xllamacpp.__file__)
+        library._Z30common_log_set_verbosity_tholdi(ctypes.c_int(verbosity))
+    except (AttributeError, OSError):
+        return  # a release that hides it logs more lines a request
 
 
 def _pairs(flags: list[str]) -> list[tuple[str, Any]]:

@@ -21,11 +21,16 @@ from subcortex.engines.process import EngineProcess, reap
 from subcortex.engines.protocol import Delta, GenerateRequest, ProcessInfo, Progress
 from subcortex.engines.wire import Wire
 from subcortex.errors import EngineFailed, SubcortexError
+from subcortex.types import BootFigures
 
 #: A Unix socket's address has 108 bytes; some servers append to it while they bind.
 _SOCKET_PATH_BYTES = 100
 _FIRST_LOOK_S = 0.005
 _LONGEST_LOOK_S = 0.2
+#: How many lines of a start are kept for what they say of memory, and how long to wait for the last of them
+#: once the engine answers.
+_BOOT_LINES = 4000
+_LAST_LINE_S = 0.25
 _ORIGIN = "http://engine"
 
 
@@ -34,6 +39,8 @@ class LocalEngine(ABC):
 
     kind: str
     reuse_streams: ClassVar[bool] = True
+    #: In a line that comes after all that is said of memory.
+    last_boot_line: ClassVar[str]
 
     def __init__(self, tier: LlamaCppTier | VllmTier, config: Config) -> None:
         self.model = tier.model
@@ -45,6 +52,8 @@ class LocalEngine(ABC):
         self._wire: Wire | None = None
         self._socket: Path | None = None
         self._version: str | None = None
+        self._boot_lines: list[str] = []
+        self._boot_told = asyncio.Event()
 
     @property
     def version(self) -> str | None:
@@ -74,8 +83,12 @@ class LocalEngine(ABC):
         await asyncio.to_thread(reap, self._folder)
         self._socket.unlink(missing_ok=True)
 
+        self._boot_lines.clear()
+        self._boot_told.clear()
+
         def tell(lines: list[str]) -> None:
             for line in lines:
+                self._keep(line)
                 if text := self._progress(line):
                     progress.report(text)
 
@@ -99,6 +112,7 @@ class LocalEngine(ABC):
             async with asyncio.timeout(limit_s):
                 await self._await_health(self._process, self._wire)
                 self._version = await self._asked_version(self._wire)
+                await self._last_words()
         except TimeoutError:
             raise EngineFailed(
                 f"{self.kind} serving {self.model} was not ready within {limit_s:g} s",
@@ -107,6 +121,10 @@ class LocalEngine(ABC):
             ) from None
         self._process.log.unhook()
         progress.report("ready")
+
+    def boot_figures(self) -> BootFigures | None:
+        """Return what the last start's log said of its memory; see ``Engine.boot_figures``."""
+        return self._read_boot(self._boot_lines)
 
     async def stop(self, grace_s: float = 10.0) -> None:
         """End the whole process tree; returns when processes and socket are gone."""
@@ -168,6 +186,18 @@ class LocalEngine(ABC):
         finally:
             ended.cancel()
 
+    def _keep(self, line: str) -> None:
+        if len(self._boot_lines) < _BOOT_LINES and self._says_memory(line):
+            self._boot_lines.append(line)
+        if self.last_boot_line in line:
+            self._boot_told.set()
+
+    async def _last_words(self) -> None:
+        # It may answer while what it wrote before is still in the pipe.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_LINE_S):
+                await self._boot_told.wait()
+
     async def _explained(self, process: EngineProcess, why: str) -> SubcortexError:
         # The last words may still be in the pipe.
         await asyncio.to_thread(process.log.join, 1.0)
@@ -204,6 +234,14 @@ class LocalEngine(ABC):
     @abstractmethod
     def _progress(self, line: str) -> str | None:
         """Return what a log line says about how far the start has come."""
+
+    @abstractmethod
+    def _says_memory(self, line: str) -> bool:
+        """Return whether a line of the start is worth keeping for ``_read_boot``."""
+
+    @abstractmethod
+    def _read_boot(self, lines: list[str]) -> BootFigures | None:
+        """Return what the kept lines of a start say of its memory."""
 
     @abstractmethod
     def _diagnosis(self, log: str) -> SubcortexError | None:

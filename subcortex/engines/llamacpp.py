@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from subcortex.config import Config, LlamaCppTier
-from subcortex.engines import _llamacpp_log
+from subcortex.engines import _llamacpp_log, _llamacpp_memory
 from subcortex.engines._local import LocalEngine
 from subcortex.engines.wire import Wire
 from subcortex.errors import ConfigError, SubcortexError
+from subcortex.types import BootFigures
 
 _CHILD = Path(__file__).with_name("_llamacpp_child.py")
 _MAGIC = b"GGUF"
+_VERBOSITY = re.compile(r"-v$|-lv|--(?:log-)?verbos")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 #: llama.cpp would keep up to 8 GiB of old prompts in host memory.
 _PROMPT_CACHE_MIB = 512
@@ -37,6 +39,7 @@ class LlamaCppEngine(LocalEngine):
     kind = "llama.cpp"
     # Its HTTP server closes the connection after a stream without having said so.
     reuse_streams: ClassVar[bool] = False
+    last_boot_line: ClassVar[str] = "model loaded"
     _tier: LlamaCppTier
 
     def __init__(self, tier: LlamaCppTier, config: Config) -> None:
@@ -83,6 +86,8 @@ class LlamaCppEngine(LocalEngine):
             "endpoint_metrics": True,
             "ui": False,
         }
+        if not any(_VERBOSITY.match(flag) for flag in tier.flags):
+            values["verbosity"] = _llamacpp_memory.BUFFERS_VERBOSITY
         if tier.threads is not None:
             values |= {"cpuparams.n_threads": tier.threads, "cpuparams_batch.n_threads": tier.threads}
         for name, value in (
@@ -92,7 +97,8 @@ class LlamaCppEngine(LocalEngine):
         ):
             if value is not None:
                 values[name] = value
-        return {"socket": str(socket), "set": values, "flags": tier.flags}
+        quieter = _llamacpp_memory.USUAL_VERBOSITY if "verbosity" in values else None
+        return {"socket": str(socket), "set": values, "flags": tier.flags, "verbosity_once_up": quieter}
 
     def _arguments(self, socket: Path) -> list[str]:
         tier = self._tier
@@ -127,6 +133,13 @@ class LlamaCppEngine(LocalEngine):
 
     def _progress(self, line: str) -> str | None:
         return _llamacpp_log.progress(line)
+
+    def _says_memory(self, line: str) -> bool:
+        return _llamacpp_memory.of_interest(line)
+
+    def _read_boot(self, lines: list[str]) -> BootFigures | None:
+        found = _llamacpp_memory.read_boot(lines)
+        return found and found.model_copy(update={"version": self._version})
 
     def _diagnosis(self, log: str) -> SubcortexError | None:
         return _llamacpp_log.diagnosis(log, tier=self._tier.name, model=self.model)

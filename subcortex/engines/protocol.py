@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from subcortex.types import Message, ToolCall, Usage
+from subcortex.types import BootFigures, Message, ToolCall, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,10 @@ class Engine(Protocol):
             DoesNotFit: Its log says that memory ran out; carries the figures it gave.
             ConfigError: Its files or interpreter are not there.
         """
+        ...
+
+    def boot_figures(self) -> BootFigures | None:
+        """Return what the last start's log said of its memory, of a failed start too; None if nothing."""
         ...
 
     async def stop(self, grace_s: float = 10.0) -> None:

@@ -15,6 +15,7 @@ from subcortex.engines._refusals import refusal
 from subcortex.engines.protocol import Delta, GenerateRequest, ProcessInfo, Progress
 from subcortex.engines.wire import Wire, connect_words
 from subcortex.errors import ConfigError, EngineFailed
+from subcortex.types import BootFigures
 
 _NAMES_SHOWN = 8
 
@@ -79,6 +80,10 @@ class RemoteEngine:
             )
         self._version = await self._asked_version()
         progress.report("ready")
+
+    def boot_figures(self) -> BootFigures | None:
+        """None: its memory is not ours to know."""
+        return None
 
     async def stop(self, grace_s: float = 10.0) -> None:
         """Close the connections; the server itself is not ours."""

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from subcortex.config import Config, VllmTier
-from subcortex.engines import _vllm_log
+from subcortex.engines import _vllm_log, _vllm_memory
 from subcortex.engines._local import LocalEngine
 from subcortex.engines.wire import Wire
 from subcortex.errors import ConfigError, SubcortexError
+from subcortex.types import BootFigures
 
 _MODULE = "vllm.entrypoints.openai.api_server"
 _PROBE = "import importlib.util, sys; sys.exit(0 if importlib.util.find_spec('vllm') else 3)"
@@ -31,6 +32,7 @@ class VllmEngine(LocalEngine):
 
     kind = "vllm"
     reuse_streams: ClassVar[bool] = True
+    last_boot_line: ClassVar[str] = "Starting vLLM"
     _tier: VllmTier
 
     def __init__(self, tier: VllmTier, config: Config) -> None:
@@ -157,6 +159,12 @@ class VllmEngine(LocalEngine):
 
     def _progress(self, line: str) -> str | None:
         return _vllm_log.progress(line)
+
+    def _says_memory(self, line: str) -> bool:
+        return _vllm_memory.of_interest(line)
+
+    def _read_boot(self, lines: list[str]) -> BootFigures | None:
+        return _vllm_memory.read_boot(lines)
 
     def _diagnosis(self, log: str) -> SubcortexError | None:
         return _vllm_log.diagnosis(log, tier=self._tier.name, model=self.model)

@@ -76,6 +76,16 @@ async def test_its_boot_is_told_in_stages(served: tuple[Engine, list[str]]) -> N
     assert await engine.healthy()
 
 
+async def test_its_boot_says_what_it_set_aside(engine: Engine) -> None:
+    figures = engine.boot_figures()
+    assert figures is not None
+    assert figures.host is not None
+    assert (figures.devices, figures.host.kv_pool_mib) == ([], 1024.0)
+    # 2 layers, keys and values of 64 elements of four bytes.
+    assert figures.kv_tokens == 2**30 // (2 * 2 * 64 * 4)
+    assert f"vllm {figures.version}" == engine.version
+
+
 async def test_it_streams(engine: Engine) -> None:
     deltas = await collected(engine, max_tokens=20, seed=1)
     assert deltas[-1].finish_reason == "length"
