@@ -3,6 +3,9 @@
 from subcortex.journal.reader import Reader
 from subcortex.journal.recorder import Recorder
 from subcortex.journal.records import (
+    BootEnd,
+    BootRecord,
+    BootStart,
     Failure,
     JournalHealth,
     Limits,
@@ -16,6 +19,9 @@ from subcortex.journal.render import inert
 from subcortex.journal.store import Journal
 
 __all__ = [
+    "BootEnd",
+    "BootRecord",
+    "BootStart",
     "Failure",
     "Journal",
     "JournalHealth",

@@ -140,7 +140,46 @@ def _003_search(db: Database) -> None:
         SELECT seq, prompt, answer, reasoning FROM thoughts WHERE status <> 'running'""")
 
 
-_STEPS: tuple[Callable[[Database], None], ...] = (_001_thoughts, _002_events, _003_search)
+def _004_boots(db: Database) -> None:
+    """Starts of engines: what was predicted before each, and what was measured. Machines they ran on.
+
+    A row is written before the engine starts, so that a prediction cannot know its outcome. ``outcome``
+    stays NULL where the daemon ended first.
+    """
+    db.execute("""
+        CREATE TABLE hardware_snapshots (
+            id INTEGER PRIMARY KEY,
+            at TEXT NOT NULL,
+            digest TEXT NOT NULL UNIQUE,
+            snapshot TEXT NOT NULL
+        )""")
+    db.execute("""
+        CREATE TABLE boots (
+            seq INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            at TEXT NOT NULL,
+            run_id TEXT NOT NULL REFERENCES daemon_runs (id),
+            tier TEXT NOT NULL,
+            engine TEXT NOT NULL,
+            engine_version TEXT,
+            model TEXT NOT NULL,
+            architecture TEXT,
+            gpus TEXT NOT NULL,
+            tensor_parallel_size INTEGER NOT NULL,
+            pipeline_parallel_size INTEGER NOT NULL,
+            setup TEXT,
+            predicted TEXT,
+            hardware TEXT,
+            ended_at TEXT,
+            outcome TEXT CHECK (outcome IN ('ready', 'failed')),
+            measured TEXT,
+            residuals TEXT,
+            error TEXT
+        )""")
+    db.execute("CREATE INDEX boots_by_engine ON boots (engine, model)")
+
+
+_STEPS: tuple[Callable[[Database], None], ...] = (_001_thoughts, _002_events, _003_search, _004_boots)
 
 #: Version of the schema that this program writes.
 LATEST = len(_STEPS)

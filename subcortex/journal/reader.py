@@ -14,10 +14,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from subcortex.errors import InvalidRequest, JournalError
-from subcortex.journal import rows, search
+from subcortex.journal import boots, rows, search
 from subcortex.journal.database import connect_reader, explained
 from subcortex.journal.migrations import LATEST, checked_version
-from subcortex.journal.records import ThoughtRecord, TierMeasured
+from subcortex.journal.records import BootRecord, ThoughtRecord, TierMeasured
 from subcortex.types import ThoughtStatus
 
 if TYPE_CHECKING:
@@ -151,6 +151,33 @@ class Reader:
             if seq is None:
                 return None
             return self._records(f"{rows.SELECT_RECORD} WHERE t.seq = :seq", {"seq": seq})[0]
+
+    def boots(
+        self, *, limit: int = 1000, tier: str | None = None, engine: str | None = None
+    ) -> list[BootRecord]:
+        """Return starts of engines, newest first: what was predicted of each and what came.
+
+        Raises:
+            JournalError: The database cannot be read.
+        """
+        wanted = {"tier": tier, "engine": engine}
+        given = {column: rows.storable(value) for column, value in wanted.items() if value is not None}
+        where = " AND ".join(f"{column} = :{column}" for column in given) or "1"
+        sql = f"SELECT * FROM boots WHERE {where} ORDER BY seq DESC LIMIT :limit"  # noqa: S608
+        with self._lock:
+            found = self._query(sql, {**given, "limit": limit})
+        return [boots.record_of(row) for row in found]
+
+    def hardware(self, digest: str) -> dict[str, Any] | None:
+        """Return the machine that ``Journal.save_hardware`` gave this digest for; None if there is none.
+
+        Raises:
+            JournalError: The database cannot be read.
+        """
+        with self._lock:
+            sql = "SELECT snapshot FROM hardware_snapshots WHERE digest = :digest"
+            found = self._query(sql, {"digest": rows.storable(digest)})
+        return dict(json.loads(found[0]["snapshot"])) if found else None
 
     def tier_costs(self, last: int = 200) -> dict[tuple[str, str], TierMeasured]:
         """Return what each (tier, model) on record cost over its last ``last`` warm thoughts.

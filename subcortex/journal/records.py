@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from subcortex.types import Message, Route, ThoughtStatus, Timing, ToolCall, Usage
+from subcortex.types import BootFigures, Message, Route, ThoughtStatus, Timing, ToolCall, Usage
 
 Policy = Literal["full", "redacted", "none"]
 
@@ -112,6 +112,80 @@ class ThoughtRecord(BaseModel):
     error: Failure | None = None
     recorded: Policy = "full"
     replaced_characters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BootStart:
+    """What is known of an engine's start before it happens; the prediction is part of it.
+
+    Args:
+        id: As ``subcortex.types.new_thought_id`` makes it.
+        architecture: Of the model, as its files name it.
+        gpus: Name and UUID of each GPU that it may use, in its order.
+        setup: Its settings, anything JSON can hold.
+        predicted: What it was expected to take; None if nobody could tell.
+        hardware: Digest that ``Journal.save_hardware`` gave for the machine.
+    """
+
+    id: str
+    at: datetime
+    tier: str
+    engine: str
+    model: str
+    architecture: str | None = None
+    gpus: Sequence[tuple[str, str | None]] = ()
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    setup: Mapping[str, Any] | None = None
+    predicted: Mapping[str, Any] | None = None
+    hardware: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BootEnd:
+    """How an engine's start ended, and what it took.
+
+    Args:
+        measured: What the engine said; of a start that failed, as far as it came.
+        residuals: Measured less predicted, anything JSON can hold.
+        error: Why it failed.
+    """
+
+    id: str
+    outcome: Literal["ready", "failed"]
+    engine_version: str | None = None
+    measured: BootFigures | None = None
+    residuals: Sequence[Mapping[str, Any]] | None = None
+    error: Failure | None = None
+
+
+class BootRecord(BaseModel):
+    """A recorded start of an engine; fields as in ``BootStart`` and ``BootEnd``.
+
+    ``outcome`` is None while the engine starts, and for ever if the daemon ended first.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    id: str
+    at: datetime
+    run_id: str
+    tier: str
+    engine: str
+    engine_version: str | None = None
+    model: str
+    architecture: str | None = None
+    gpus: list[tuple[str, str | None]] = Field(default_factory=list)
+    tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
+    setup: dict[str, Any] | None = None
+    predicted: dict[str, Any] | None = None
+    hardware: str | None = None
+    ended_at: datetime | None = None
+    outcome: Literal["ready", "failed"] | None = None
+    measured: BootFigures | None = None
+    residuals: list[dict[str, Any]] | None = None
+    error: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)

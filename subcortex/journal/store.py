@@ -6,16 +6,17 @@ import asyncio
 import os
 import sqlite3
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from subcortex.clock import Clock, SystemClock
 from subcortex.errors import JournalError
-from subcortex.journal import rows
+from subcortex.journal import boots, rows
 from subcortex.journal.database import connect_writer, explained
 from subcortex.journal.migrations import migrate
 from subcortex.journal.recorder import Recorder
-from subcortex.journal.records import JournalHealth, Limits, ThoughtEnd, ThoughtStart
+from subcortex.journal.records import BootEnd, BootStart, JournalHealth, Limits, ThoughtEnd, ThoughtStart
 from subcortex.journal.writer import Statement, Write, Writer
 from subcortex.types import Durability, new_thought_id
 
@@ -41,6 +42,7 @@ class Journal:
         self._limits = limits
         #: Starts of the thoughts at work, for the case that their row is gone when they end.
         self._running: dict[str, Statement] = {}
+        self._booting: dict[str, Statement] = {}
         self._saying: dict[str, tuple[str, str]] = {}
         self._saying_due_s = 0.0
         self._lock = threading.Lock()
@@ -156,6 +158,53 @@ class Journal:
         self._refuse_if_closed()
         row = rows.event_row(self.run_id, tier, kind, detail, self._clock.now(), self._recorder)
         self._writer.put(Write([(rows.INSERT_EVENT, row)], f"event {kind}"))
+
+    async def boot_began(self, start: BootStart) -> str:
+        """Write down that an engine starts, with what it is predicted to take; returns its id once committed.
+
+        While the journal is degraded it returns once held in memory.
+
+        Raises:
+            JournalError: The journal is closed, or the id is on record already.
+        """
+        self._refuse_if_closed()
+        row = boots.start_row(start, self.run_id)
+        await self._written(Write([(boots.INSERT_BOOT, row)], f"the start of boot {start.id}"))
+        self._booting[start.id] = (boots.RESTORE_BOOT, row)
+        return start.id
+
+    def boot_ended(self, end: BootEnd) -> None:
+        """Write how an engine's start ended, without waiting; a boot that has ended keeps its first end.
+
+        Raises:
+            JournalError: The journal is closed.
+        """
+        self._refuse_if_closed()
+        start = self._booting.pop(end.id, None)
+        self._writer.put(
+            Write(
+                [(boots.UPDATE_BOOT, boots.end_row(end, self._clock.now()))],
+                f"the end of boot {end.id}",
+                otherwise=[] if start is None else [start],
+            )
+        )
+
+    def save_hardware(self, snapshot: Mapping[str, Any]) -> str:
+        """Keep a description of this machine, without waiting; one that is kept already is kept once.
+
+        Args:
+            snapshot: Anything JSON can hold. Leave out what changes by the minute, or each is another.
+
+        Returns:
+            Its digest, by which ``BootStart.hardware`` names it.
+
+        Raises:
+            JournalError: The journal is closed.
+        """
+        self._refuse_if_closed()
+        row = boots.hardware_row(snapshot, self._clock.now())
+        self._writer.put(Write([(boots.INSERT_HARDWARE, row)], "a description of this machine"))
+        return row[1]
 
     async def aclose(self) -> None:
         """Write what is queued, note the end of this run, and close; a second call does nothing.
