@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from subcortex.errors import ConfigError, SubcortexError
 from subcortex.models import _header_cache
 
-#: A safeguard for slow disks; what a file says cannot use it up: the child has one second of CPU time.
+#: A safeguard for slow disks; what a file says cannot use it up: the child's CPU time is bounded too.
 WALL_S = 10.0
 ANSWER_BYTES = 32 * 2**20
 #: Open at once; DeepSeek-V3 has 163.
@@ -67,7 +67,9 @@ class ChildRefused(Exception):
         self.part = part
 
 
-def load(script: Path, paths: Sequence[Path], parse: Callable[[bytes, Sequence[OpenFile]], T]) -> T:
+def load(
+    script: Path, paths: Sequence[Path], parse: Callable[[bytes, Sequence[OpenFile]], T], *, mark: str = ""
+) -> T:
     """Return what ``parse`` makes of the child's answer on these files, from the cache if it is there.
 
     Args:
@@ -75,6 +77,7 @@ def load(script: Path, paths: Sequence[Path], parse: Callable[[bytes, Sequence[O
         paths: The files, all parts of one model.
         parse: Checks the answer and makes something of it; raises `ChildRefused`, ConfigError or pydantic's
             ValidationError at what it does not believe.
+        mark: Put before each descriptor's number, for a child that reads more than one kind of file.
 
     Raises:
         ConfigError: A file is missing, is not one, cannot be opened, is refused, or changed meanwhile.
@@ -89,7 +92,7 @@ def load(script: Path, paths: Sequence[Path], parse: Callable[[bytes, Sequence[O
         if remembered is not None:
             with contextlib.suppress(ChildRefused, SubcortexError, ValidationError):
                 return parse(remembered, files)
-        answer = _run(script, files)
+        answer = _run(script, files, mark)
         for file in files:
             _unchanged(file)
         try:
@@ -187,11 +190,11 @@ def refused_file(file: OpenFile, why: str) -> ConfigError:
     return ConfigError(f"{file.path} cannot be used: {why}", hint=hint, file=str(file.path))
 
 
-def _run(script: Path, files: Sequence[OpenFile]) -> bytes:
+def _run(script: Path, files: Sequence[OpenFile], mark: str) -> bytes:
     """Return what the child says of the files; every way in which it can fail is a typed error."""
     numbers = [file.descriptor for file in files]
     child = subprocess.Popen(
-        [sys.executable, "-I", "-S", str(script), *map(str, numbers)],
+        [sys.executable, "-I", "-S", str(script), *(f"{mark}{number}" for number in numbers)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -222,7 +225,7 @@ def _run(script: Path, files: Sequence[OpenFile]) -> bytes:
 
 def _ending(code: int | None) -> str:
     if code in (-signal.SIGXCPU, -signal.SIGKILL):
-        return "the end of its second of CPU time"
+        return "its CPU time used up"
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
             return signal.Signals(-code).name

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -85,3 +87,34 @@ def sparse(path: Path, head: bytes, size: int) -> Path:
     with path.open("r+b") as file:
         file.truncate(size)
     return path
+
+
+# What getrusage says of a process itself counts the pages of its starter too; the kernel's mark does not.
+_PROBE = """
+import re, resource, sys
+from pathlib import Path
+from subcortex.errors import ConfigError
+from subcortex.models.gguf import read_gguf
+from subcortex.models.safetensors import read_safetensors
+try:
+    globals()[sys.argv[1]](sys.argv[2])
+    said = "read"
+except ConfigError as error:
+    said = error.message
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
+print(said)
+"""
+
+
+def peaks(function: str, path: Path) -> tuple[int, int, str]:
+    """The most memory that reading takes, in MiB (the child's, the parent's), and what came of it."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PROBE, function, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    child_mib, parent_mib, said = done.stdout.split("\n", 2)
+    return int(child_mib), int(parent_mib), said

@@ -29,6 +29,7 @@ from tests.models.crafted import (
     UINT64,
     array,
     gguf_bytes,
+    peaks,
     scalar,
     sparse,
     tensor,
@@ -200,30 +201,14 @@ DEAR = {
     + struct.pack("<IQQ", 3, 0, 120)
     + b"".join(text(f"{n:05}") + scalar(STRING, "\x01" * 65_000) for n in range(120)),
 }
-_PROBE = """
-import resource, sys
-from subcortex.errors import ConfigError
-from subcortex.models.gguf import read_gguf
-try:
-    read_gguf(sys.argv[1])
-    said = "read"
-except ConfigError as error:
-    said = error.message
-for who in (resource.RUSAGE_CHILDREN, resource.RUSAGE_SELF):
-    print(resource.getrusage(who).ru_maxrss // 1024)
-print(said)
-"""
 
 
 @pytest.mark.parametrize("name", DEAR)
 def test_nothing_makes_reader_or_parent_take_200_mb(tmp_path, name):
     path = sparse(tmp_path / "m.gguf", DEAR[name], 10 * GB)
-    done = subprocess.run(
-        [sys.executable, "-c", _PROBE, str(path)], capture_output=True, text=True, check=True, timeout=60
-    )
-    child_mib, parent_mib, said = done.stdout.split("\n", 2)
-    assert int(child_mib) < 190
-    assert int(parent_mib) < 190
+    child_mib, parent_mib, said = peaks("read_gguf", path)
+    assert child_mib < 190
+    assert parent_mib < 190
     assert said.startswith(("read", str(path)))
 
 
