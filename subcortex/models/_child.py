@@ -122,6 +122,15 @@ def opened(paths: Sequence[Path]) -> Iterator[tuple[OpenFile, ...]]:
         yield tuple(files)
 
 
+def exists(path: Path) -> bool:
+    """Return whether there is something at ``path`` that can be looked at; never raises."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def _open(path: Path) -> OpenFile:
     try:
         _regular(path, path.stat())

@@ -20,6 +20,7 @@ import platformdirs
 SCHEMA = 1
 #: Files kept; the oldest go first.
 MOST_FILES = 128
+MOST_TOTAL_BYTES = 64 * 2**20
 #: A larger answer is not kept; DeepSeek-V3's 163 shards make one of 10 MB.
 MOST_BYTES = 16 * 2**20
 
@@ -74,10 +75,14 @@ def _path(key: list[list[Any]]) -> Path:
 
 
 def _forget_oldest(home: Path) -> None:
-    """Keep the newest files; leftovers of a writer that was killed count as well."""
+    """Keep the newest files, up to both bounds; leftovers of a writer that was killed count as well."""
     dated = []
     for path in home.iterdir():
         with contextlib.suppress(OSError):
-            dated.append((path.stat().st_mtime_ns, path))
-    for _, path in sorted(dated)[: max(0, len(dated) - MOST_FILES)]:
-        path.unlink(missing_ok=True)
+            found = path.stat()
+            dated.append((found.st_mtime_ns, found.st_size, path))
+    total = 0
+    for number, (_, size, path) in enumerate(sorted(dated, reverse=True), start=1):
+        total += size
+        if number > MOST_FILES or total > MOST_TOTAL_BYTES:
+            path.unlink(missing_ok=True)

@@ -173,7 +173,7 @@ def _parts(path: Path) -> tuple[Path, ...]:
             f"{path} calls itself one of {count} parts; {_child.PARTS} are read at most", file=str(path)
         )
     parts = [path.with_name(f"{found['stem']}-{n:05d}-of-{count:05d}.gguf") for n in range(1, count + 1)]
-    missing = [part.name for part in parts if not part.exists()]
+    missing = [part.name for part in parts if not _child.exists(part)]
     if missing and len(missing) < count:
         named = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
         raise ConfigError(

@@ -101,9 +101,9 @@ def read_safetensors(path: Path | str) -> tuple[StoredTensor, ...]:
             header that is damaged or does not fit its file.
     """
     path = Path(path)
-    if not path.is_dir():
+    if not _child.exists(path) or not path.is_dir():
         return tuple(_read([path], {}).values())
-    if (path / _INDEX).exists():
+    if _child.exists(path / _INDEX):
         shards = _child.load(_SCRIPT, [path / _INDEX], _parse_index, mark="i")
         return tuple(_read(_shards(path, list(shards), named=True), shards).values())
     return tuple(_read(_shards(path, _files(path), named=False), {}).values())
@@ -111,7 +111,7 @@ def read_safetensors(path: Path | str) -> tuple[StoredTensor, ...]:
 
 def _files(folder: Path) -> list[str]:
     """Return the files that make the model where no index says so."""
-    if (folder / _SINGLE).exists():
+    if _child.exists(folder / _SINGLE):
         return [_SINGLE]
     try:
         names = sorted(found.name for found in folder.glob("*.safetensors"))
@@ -157,7 +157,7 @@ def _shards(folder: Path, names: Sequence[str], *, named: bool) -> list[Path]:
             )
         paths.append(folder / name)
     if named:
-        _none_missing(folder, [path.name for path in paths if not path.exists()], len(paths))
+        _none_missing(folder, [path.name for path in paths if not _child.exists(path)], len(paths))
     return paths
 
 

@@ -252,12 +252,16 @@ def test_a_damaged_memory_is_passed_over_and_mended(tmp_path, monkeypatch, damag
     assert (read_gguf(path), len(runs)) == (first, 2)
 
 
-def test_only_so_many_headers_are_remembered(tmp_path, monkeypatch):
-    monkeypatch.setattr(_header_cache, "MOST_FILES", 3)
-    for number in range(5):
-        _header_cache.put([[str(number), 0]], b"{}")
-        os.utime(_header_cache._path([[str(number), 0]]), ns=(number, number))
-    assert [_header_cache.get([[str(number), 0]]) for number in range(5)] == [None, None, b"{}", b"{}", b"{}"]
+@pytest.mark.parametrize("bound", ["MOST_FILES", "MOST_TOTAL_BYTES"])
+def test_only_so_many_headers_are_remembered(monkeypatch, bound):
+    keys = [[[str(number), 0]] for number in range(5)]
+    _header_cache.put(keys[0], b"{}")
+    (first,) = _header_cache.folder().iterdir()
+    monkeypatch.setattr(_header_cache, bound, 3 if bound == "MOST_FILES" else 3 * first.stat().st_size)
+    for number, key in enumerate(keys):
+        _header_cache.put(key, b"{}")
+        os.utime(_header_cache._path(key), ns=(number, number))
+    assert [_header_cache.get(key) for key in keys] == [None, None, b"{}", b"{}", b"{}"]
 
 
 def test_a_cache_folder_that_cannot_be_made_is_no_error(tmp_path, monkeypatch):

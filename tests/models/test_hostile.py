@@ -241,6 +241,7 @@ def test_what_is_no_file_is_named(tmp_path):
         (tmp_path / "loop.gguf", "cannot be opened"),
         (f"{tmp_path}/zero\0byte.gguf", "cannot be opened"),
         (tmp_path / ("n" * 300), "cannot be opened"),
+        (tmp_path / ("n" * 300 + "-00001-of-00002.gguf"), "cannot be opened"),
     ):
         with pytest.raises(ConfigError, match=message):
             read_gguf(path)

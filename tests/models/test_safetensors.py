@@ -224,6 +224,8 @@ def test_what_is_no_model(tmp_path):
         (tmp_path / "pipe.safetensors", "is a pipe"),
         ("/dev/zero", "is a device"),
         (tmp_path / "missing", "there is no file"),
+        (tmp_path / ("n" * 300), "cannot be opened"),
+        (f"{tmp_path}/zero\0byte", "cannot be opened"),
     ):
         with pytest.raises(ConfigError, match=message):
             read_safetensors(path)
