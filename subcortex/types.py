@@ -216,7 +216,8 @@ class DeviceFigures(_Model):
 
     Args:
         device: As the engine names it: ``GPU 0`` (its first rank's), ``CUDA0``, ``CPU``.
-        components: By the names of ``vram.footprint.Component``, the KV pool aside.
+        components: By the names of ``vram.footprint.Component``, the KV pool aside; ``mapped`` are pages of
+            a mapped file of weights.
         other_mib: Outside its own allocator since ``free_at_start_mib`` was read: what is left of the CUDA
             context, communication and libraries' buffers, which it does not tell apart.
         kv_pool_mib: Set aside for keys and values.

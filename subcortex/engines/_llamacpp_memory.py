@@ -32,6 +32,7 @@ def read_boot(log_lines: Iterable[str]) -> BootFigures | None:
     """Return what a boot's log says of its memory; None if it lists no buffer.
 
     Buffers of rows split over GPUs count with their GPU; pinned host buffers (``CUDA_Host``) with the host.
+    Weights that are pages of the mapped file are ``mapped``, not ``weights``: the system may drop them.
     """
     parts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     memory: dict[str, tuple[float, float]] = {}
@@ -40,7 +41,8 @@ def read_boot(log_lines: Iterable[str]) -> BootFigures | None:
     for line in log_lines:
         if found := _BUFFER.search(line):
             device = "CPU" if _HOST.match(found["device"]) else found["device"].removesuffix("_Split")
-            parts[device][_PART[found["what"]]] += float(found["mib"])
+            mapped = found["device"].endswith("_Mapped")
+            parts[device]["mapped" if mapped else _PART[found["what"]]] += float(found["mib"])
         elif found := _CACHE.search(line):
             cells.append(int(found[1]) * int(found[2] or 1))
             figures["kv_dtype"] = found[3]

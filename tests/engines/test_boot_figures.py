@@ -197,7 +197,7 @@ def test_llamacpp_on_a_cpu() -> None:
     assert figures.devices == []
     assert figures.host == DeviceFigures(
         device="CPU",
-        components={"weights": 9.19, "activations": 9.4},
+        components={"mapped": 9.19, "activations": 9.4},
         kv_pool_mib=8.0,
         free_at_start_mib=24105.0,
         total_mib=24105.0,
@@ -245,7 +245,7 @@ def test_llamacpp_over_two_cards_counts_each_buffer_once() -> None:
     )
     assert (second.components, second.kv_pool_mib) == ({"weights": 1204.5, "activations": 410.0}, 102.5)
     assert figures.host is not None
-    assert figures.host.components == {"weights": 410.98, "activations": 36.99}
+    assert figures.host.components == {"mapped": 410.98, "activations": 36.99}
     assert (figures.kv_tokens, figures.kv_dtype) == (4096, "q8_0")
 
 
@@ -255,7 +255,7 @@ async def test_llamacpp_says_it_of_a_boot_here(running: Any) -> None:
         assert figures is not None
         assert figures.version == engine.version
         assert figures.host is not None
-        assert {*figures.host.components} == {"weights", "activations"}
+        assert {*figures.host.components} == {"mapped", "activations"}
         # 2 layers, keys and values, 64 elements of two bytes, for two slots of 256 tokens.
         assert figures.kv_tokens == 2 * 256
         assert figures.host.kv_pool_mib == 2 * 2 * 64 * 2 * 512 / 2**20
