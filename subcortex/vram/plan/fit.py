@@ -1,0 +1,171 @@
+"""The joint plan: all tiers on all GPUs, so that with the asked probability everything fits. Pure.
+
+The order of preference between places: how much of the wanted concurrency is reached, then fewer GPUs a tier
+(less traffic), then faster links, then the fullest GPU as empty as can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from subcortex.errors import InvalidRequest
+from subcortex.hardware import Hardware
+from subcortex.vram.amount import z_score
+from subcortex.vram.plan.ask import TierAsk, in_order
+from subcortex.vram.plan.budget import HOST
+from subcortex.vram.plan.estimator import Estimator
+from subcortex.vram.plan.place import MOST_COMPARED, Search, layouts, seats_of
+from subcortex.vram.plan.seat import Book, Mode, Seat
+from subcortex.vram.plan.states import State, grown, homes, likelihood, load_of, swaps
+
+DEFAULT_PROBABILITY = 0.95
+#: Resting states that are tried where not all tiers fit together.
+_MOST_HOMES = 64
+
+_Worth = tuple[float, float, int, float, float, tuple[tuple[int, ...], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A plan that fits, in the planner's own terms.
+
+    Args:
+        book: Machine and estimates it was made with.
+        seats: Who sits where, in the order of ranks.
+        requests: For how many requests of full length each has room.
+        home: What each tier does at rest.
+        swaps: By tier that is not awake at rest, the state in which it is.
+        exact: Every place was tried.
+    """
+
+    book: Book
+    seats: tuple[Seat, ...]
+    requests: tuple[float, ...]
+    home: State
+    swaps: Mapping[int, State]
+    exact: bool = True
+
+    @property
+    def probability(self) -> float:
+        """Of fitting, in the least likely of all states."""
+        states = (self.home, *self.swaps.values())
+        return min(likelihood(self.book, self.seats, state, self.requests) for state in states)
+
+
+@dataclass(frozen=True, slots=True)
+class NoFit:
+    """No plan fits.
+
+    Args:
+        asks: The tiers that do not, together or alone.
+        together: They fit one at a time, not together; where swapping was not allowed.
+        refused: What the engines would refuse, by tier; then memory is not the matter.
+    """
+
+    book: Book
+    asks: tuple[TierAsk, ...]
+    together: bool = False
+    refused: Mapping[str, str] | None = None
+
+
+def find(
+    asks: Sequence[TierAsk],
+    hardware: Hardware,
+    estimator: Estimator,
+    *,
+    probability: float = DEFAULT_PROBABILITY,
+    swapping: bool = True,
+    own_mib: Mapping[int, float] | None = None,
+) -> Fit | NoFit:
+    """Return a plan for all tiers together, or what stands against it.
+
+    Args:
+        asks: Tiers; their order does not matter, their ranks do.
+        hardware: The machine, with what is used of it now.
+        estimator: What an engine takes.
+        probability: Of everything fitting, on all devices at once and in every state of the plan.
+        swapping: Tiers may be asleep or stopped where not all fit together.
+        own_mib: By GPU (host: -1), what is used now by engines that this plan will replace.
+
+    Raises:
+        InvalidRequest: No tiers, two of one name, or no probability.
+    """
+    z_score(probability)
+    asks = in_order(asks)
+    if not asks:
+        raise InvalidRequest("there is nothing to plan", hint="Name a model, or a configuration with tiers.")
+    names = [ask.name for ask in asks]
+    if len(set(names)) < len(names):
+        raise InvalidRequest("two tiers have one name", hint="Give each tier a name of its own.")
+    book = Book(hardware, estimator, probability, own_mib)
+    refused = {ask.name: why[0] for ask in asks if not (found := layouts(book, ask))[0] for why in [found[1]]}
+    if refused:
+        return NoFit(book, asks, refused=refused)
+    awake = (Mode.AWAKE,) * len(asks)
+    best = _best(book, asks, awake)
+    if best is not None:
+        return best
+    alone = [ask for ask in asks if len(asks) > 1 and _best(book, [ask], (Mode.AWAKE,)) is None]
+    if alone or len(asks) == 1:
+        return NoFit(book, tuple(alone or asks))
+    if swapping:
+        for home in islice(homes(asks), _MOST_HOMES):
+            best = _best(book, asks, home)
+            if best is not None:
+                return best
+    return NoFit(book, asks, together=True)
+
+
+def _best(book: Book, asks: Sequence[TierAsk], home: State) -> Fit | None:
+    """Return the best placement for a resting state, None if none fits."""
+    search = Search(book, asks, home)
+    best: tuple[_Worth, Fit] | None = None
+    for seats in range(search.least, search.most + 1):
+        for fit in islice(_fits(book, search, seats, home), MOST_COMPARED):
+            worth = _worth(fit)
+            if best is None or worth < best[0]:
+                best = worth, fit
+        if best is not None and best[0][0] == 0.0:
+            # All that was wanted is reached; more GPUs could only add traffic.
+            break
+    return best[1] if best else None
+
+
+def _fits(book: Book, search: Search, seats: int, home: State) -> Iterator[Fit]:
+    for placed in search.complete(seats):
+        if any(
+            mode is Mode.ASLEEP and not book.can_sleep(seat) for seat, mode in zip(placed, home, strict=True)
+        ):
+            continue
+        others = swaps(book, placed, home)
+        if others is not None:
+            requests = grown(book, placed, (home, *others.values()))
+            yield Fit(book, placed, requests, home, others, search.exact)
+
+
+def _worth(fit: Fit) -> _Worth:
+    """Return what to compare placements by; less is better."""
+    reached = [
+        min(1.0, held / max(1, seat.ask.concurrency)) if seat.ask.grows else 1.0
+        for seat, held in zip(fit.seats, fit.requests, strict=True)
+    ]
+    missing = round(1 - min(reached), 3)
+    load = load_of(fit.book, fit.seats, fit.home, fit.requests)
+    fullest = max(
+        (mean / max(fit.book.limits[gpu].mib, 1.0) for gpu, (mean, _) in load.items() if gpu != HOST),
+        default=0.0,
+    )
+    places = tuple(seat.gpus for seat in fit.seats)
+    slowest = min((_slowest_link(fit, seat) for seat in fit.seats), default=0.0)
+    average = round(1 - sum(reached) / len(reached), 3)
+    return missing, average, seats_of(fit.seats), -slowest, round(fullest, 6), places
+
+
+def _slowest_link(fit: Fit, seat: Seat) -> float:
+    """Return the GB/s of the slowest link between a seat's GPUs; infinite on one GPU or where unknown."""
+    between = getattr(fit.book.estimator, "link_gb_per_s", None)
+    if between is None or len(seat.gpus) < 2:
+        return float("inf")
+    return float(between(fit.book.hardware, seat.gpus))

@@ -1,0 +1,189 @@
+"""What to write to run a plan: arguments, environment, and keys of config.toml. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import floor
+
+from subcortex.vram.amount import Amount
+from subcortex.vram.footprint import Component
+from subcortex.vram.plan.budget import DRIVER_MIB, DRIVER_SHARE
+from subcortex.vram.plan.fit import Fit
+from subcortex.vram.plan.seat import Mode, Seat
+from subcortex.vram.plan.states import State, load_of
+from subcortex.vram.setup import LlamaCppSetup, Setup, VllmSetup
+
+#: vLLM refuses to start unless this share of the card is free (``CacheConfig.gpu_memory_utilization``'s
+#: default, 0.26; 0.9 before), even where the pool is pinned.
+VLLM_DEFAULT_UTILIZATION = 0.92
+#: What its reading and ours may differ by.
+_UTILIZATION_MARGIN = 0.01
+
+Value = str | int | float | list[int] | list[float] | list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """How to start one tier.
+
+    Args:
+        arguments: For the engine's server, the model aside.
+        environment: Variables to set.
+        keys: Of the tier's table in config.toml.
+    """
+
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+    keys: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def toml(self) -> str:
+        """The keys as TOML lines."""
+        return "\n".join(f"{name} = {_toml(value)}" for name, value in self.keys.items())
+
+
+def _toml(value: Value) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str):
+        text = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text) + '"'
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def launch(fit: Fit, place: int) -> Launch:
+    """Return how to start the tier at that place of the plan."""
+    seat = fit.seats[place]
+    setup = fit.book.at(seat, fit.requests[place])
+    if isinstance(setup, LlamaCppSetup):
+        return _llamacpp(seat, setup, bool(fit.book.gpus))
+    sleeps = any(state[place] is Mode.ASLEEP for state in (fit.home, *fit.swaps.values()))
+    return _vllm(seat, setup, _utilization(fit, place), sleeps=sleeps or setup.sleep_mode)
+
+
+def _environment(gpus: Sequence[int]) -> dict[str, str]:
+    return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))}
+
+
+def _vllm(seat: Seat, setup: VllmSetup, utilization: float | None, *, sleeps: bool) -> Launch:
+    keys: dict[str, Value] = {"context_tokens": seat.ask.context_tokens}
+    arguments = ["--max-model-len", str(seat.ask.context_tokens)]
+    flags: list[str] = []
+    environment: dict[str, str] = {}
+    if seat.gpus:
+        environment = _environment(seat.gpus)
+        keys = {"gpus": list(seat.gpus), **keys}
+    keys["tensor_parallel_size"] = setup.tensor_parallel_size
+    arguments += ["--tensor-parallel-size", str(setup.tensor_parallel_size)]
+    if setup.pipeline_parallel_size > 1:
+        keys["pipeline_parallel_size"] = setup.pipeline_parallel_size
+        arguments += ["--pipeline-parallel-size", str(setup.pipeline_parallel_size)]
+    if utilization is not None:
+        keys["gpu_memory_utilization"] = utilization
+        arguments += ["--gpu-memory-utilization", f"{utilization:g}"]
+    if setup.kv_pool_bytes is not None:
+        flags += ["--kv-cache-memory-bytes", str(setup.kv_pool_bytes)]
+    for flag, value in (
+        ("--max-num-batched-tokens", setup.max_batched_tokens),
+        ("--max-num-seqs", setup.max_sequences),
+    ):
+        if value is not None:
+            flags += [flag, str(value)]
+    for flag, wanted in (
+        ("--enforce-eager", setup.eager),
+        ("--enable-sleep-mode", sleeps and bool(seat.gpus)),
+        ("--enable-expert-parallel", setup.expert_parallel),
+        ("--disable-custom-all-reduce", not setup.custom_all_reduce),
+    ):
+        if wanted:
+            flags.append(flag)
+    if setup.kv_bytes_per_element == 1:
+        flags += ["--kv-cache-dtype", "fp8"]
+    if flags:
+        keys["flags"] = flags
+    return Launch(tuple(arguments + flags), environment, keys)
+
+
+def _llamacpp(seat: Seat, setup: LlamaCppSetup, gpus_here: bool) -> Launch:
+    keys: dict[str, Value] = {"context_tokens": seat.ask.context_tokens, "parallel": setup.parallel}
+    whole = setup.context_tokens or seat.ask.context_tokens
+    arguments = ["--ctx-size", str(whole), "--parallel", str(setup.parallel)]
+    flags: list[str] = []
+    environment: dict[str, str] = {}
+    layers = setup.gpu_layers or 0
+    if gpus_here:
+        keys = {"gpus": list(seat.gpus), **keys, "gpu_layers": layers}
+        environment = _environment(seat.gpus)
+        arguments += ["--n-gpu-layers", str(layers)]
+    if len(seat.gpus) > 1:
+        keys["split_mode"] = setup.split_mode
+        arguments += ["--split-mode", setup.split_mode]
+        if setup.tensor_split:
+            keys["tensor_split"] = [_plain(share) for share in setup.tensor_split]
+            arguments += ["--tensor-split", ",".join(f"{share:g}" for share in setup.tensor_split)]
+        flags += ["--main-gpu", str(setup.main_gpu)]
+    for flag, value, usual in (
+        ("--cache-type-k", setup.kv_type_k, "f16"),
+        ("--cache-type-v", setup.kv_type_v, "f16"),
+        ("--batch-size", str(setup.batch_tokens), "2048"),
+        ("--ubatch-size", str(setup.micro_batch_tokens), "512"),
+    ):
+        if value != usual:
+            flags += [flag, value]
+    if setup.flash_attention is not None:
+        flags += ["--flash-attn", "on" if setup.flash_attention else "off"]
+    if flags:
+        keys["flags"] = flags
+    return Launch(tuple(arguments + flags), environment, keys)
+
+
+def _plain(share: float) -> float:
+    return int(share) if float(share).is_integer() else share
+
+
+def _utilization(fit: Fit, place: int) -> float | None:
+    """Return the share that vLLM is to find free; None where its default passes, or a person chose one.
+
+    It reads what is free after its CUDA context and its communicators are up. It may start in any state that
+    it is awake in, with all the others there already: after a crash, it does.
+    """
+    seat = fit.seats[place]
+    if isinstance(seat.setup, VllmSetup) and seat.setup.gpu_memory_utilization is not None:
+        return seat.setup.gpu_memory_utilization
+    states: list[State] = [state for state in (fit.home, *fit.swaps.values()) if state[place] is Mode.AWAKE]
+    least = min((_free_share(fit, place, state) for state in states), default=1.0)
+    if least >= VLLM_DEFAULT_UTILIZATION + _UTILIZATION_MARGIN:
+        return None
+    return max(0.01, floor((least - _UTILIZATION_MARGIN) * 100) / 100)
+
+
+def _free_share(fit: Fit, place: int, state: State) -> float:
+    seat, book = fit.seats[place], fit.book
+    others = [mode if i != place else Mode.STOPPED for i, mode in enumerate(state)]
+    load = load_of(book, fit.seats, tuple(others), fit.requests)
+    made = book.footprint(seat, fit.requests[place])
+    shares = []
+    for gpu, need in zip(seat.gpus, made.devices, strict=True):
+        limit = book.limits[gpu]
+        before = need.of(Component.CONTEXT) + need.of(Component.COMMUNICATION)
+        mean, variance = load.get(gpu, (0.0, 0.0))
+        taken = (Amount(mean, variance**0.5) + before).at(max(0.5, book.probability))
+        seen = limit.total_mib - DRIVER_MIB - DRIVER_SHARE * limit.total_mib
+        shares.append((limit.total_mib - limit.used_mib - taken) / seen)
+    return min(shares, default=1.0)
+
+
+def setup_words(setup: Setup, gpus: Sequence[int]) -> str:
+    """Return how an engine is spread, in a few words: ``TP 2``, ``PP 2``, ``layers 5:3``, ``CPU``."""
+    if not gpus:
+        return "CPU"
+    if isinstance(setup, VllmSetup):
+        words = [f"TP {setup.tensor_parallel_size}"] if setup.tensor_parallel_size > 1 else []
+        if setup.pipeline_parallel_size > 1:
+            words.append(f"PP {setup.pipeline_parallel_size}")
+        return " × ".join(words) or "1 GPU"
+    if len(gpus) == 1:
+        return "1 GPU"
+    shares = ":".join(f"{share:g}" for share in setup.tensor_split or ())
+    return f"{setup.split_mode} {shares}".strip()

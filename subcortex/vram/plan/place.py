@@ -1,0 +1,230 @@
+"""Who sits where: a search over GPUs and layouts for tiers that must be up at the same time.
+
+Exact while the number of places tried stays under a limit, which four tiers on four GPUs do; beyond it the
+best of what was tried. GPUs that are alike are tried once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from math import sqrt
+
+from subcortex.vram.amount import z_score
+from subcortex.vram.plan.ask import Free, TierAsk
+from subcortex.vram.plan.budget import Load, fitting
+from subcortex.vram.plan.seat import Book, Mode, Seat
+from subcortex.vram.setup import LlamaCppSetup, VllmSetup
+
+#: Places tried before a search gives up on being exact.
+MOST_PLACES = 20_000
+#: Complete placements of one size that are compared.
+MOST_COMPARED = 64
+#: Splits are made for what is left with this probability whatever the plan's own, so that asking for less
+#: certainty never changes a split for the worse.
+_SPLIT_Z = z_score(0.95)
+#: Sizes of tensor parallelism that are tried where it is free; all the heads of common models divide by them.
+_SIZES = (1, 2, 4, 8)
+
+_Sum = dict[int, tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A way to run a tier, before GPUs are chosen for it: how many, and the setup."""
+
+    gpus: int
+    setup: VllmSetup | LlamaCppSetup
+
+
+def layouts(book: Book, ask: TierAsk) -> tuple[list[Layout], list[str]]:
+    """Return the legal ways to run a tier, fewest GPUs first, and what was refused and why."""
+    allowed = _allowed(book, ask)
+    if not allowed:
+        return _checked(book, ask, [Layout(0, _on_host(ask.setup))])
+    if isinstance(ask.setup, LlamaCppSetup):
+        return _checked(book, ask, _llamacpp_layouts(ask, ask.setup, len(allowed)))
+    setup = ask.setup
+    tensor = _SIZES if Free.TENSOR_PARALLEL in ask.free else (setup.tensor_parallel_size,)
+    stages = range(1, 9) if Free.PIPELINE_PARALLEL in ask.free else (setup.pipeline_parallel_size,)
+    found = [
+        Layout(tp * pp, replace(setup, tensor_parallel_size=tp, pipeline_parallel_size=pp))
+        for tp in tensor
+        for pp in stages
+        if tp * pp <= len(allowed)
+    ]
+    if not found:
+        need = setup.tensor_parallel_size * setup.pipeline_parallel_size
+        return [], [f"it asks for {need} GPUs and may use {len(allowed)}"]
+    # Of the layouts on as many GPUs, tensor parallelism first: it is the faster one for a single request.
+    return _checked(book, ask, sorted(found, key=lambda layout: (layout.gpus, -_tensor(layout))))
+
+
+def _tensor(layout: Layout) -> int:
+    return layout.setup.tensor_parallel_size if isinstance(layout.setup, VllmSetup) else 0
+
+
+def _on_host(setup: VllmSetup | LlamaCppSetup) -> VllmSetup | LlamaCppSetup:
+    return replace(setup, gpu_layers=0, tensor_split=None) if isinstance(setup, LlamaCppSetup) else setup
+
+
+def _llamacpp_layouts(ask: TierAsk, setup: LlamaCppSetup, allowed: int) -> list[Layout]:
+    if setup.gpu_layers == 0:
+        return [Layout(0, setup)]
+    whole = len(ask.shape.layers) + 1
+    layers = whole if setup.gpu_layers is None else min(setup.gpu_layers, whole)
+    setup = replace(setup, gpu_layers=layers)
+    if setup.tensor_split and Free.SPLIT not in ask.free:
+        return [Layout(min(len(setup.tensor_split), allowed), setup)]
+    if setup.split_mode == "none":
+        return [Layout(1, setup)]
+    return [Layout(count, replace(setup, tensor_split=None)) for count in range(1, allowed + 1)]
+
+
+def _checked(book: Book, ask: TierAsk, found: list[Layout]) -> tuple[list[Layout], list[str]]:
+    legal, refused = [], []
+    for layout in found:
+        why = book.refusal(ask, layout.setup, layout.gpus)
+        if why is None:
+            legal.append(layout)
+        else:
+            refused.append(why)
+    return legal, list(dict.fromkeys(refused))
+
+
+def _allowed(book: Book, ask: TierAsk) -> list[int]:
+    gpus = sorted(book.gpus)
+    return gpus if ask.devices is None else [gpu for gpu in ask.devices if gpu in book.gpus]
+
+
+class Search:
+    """Places for tiers that are in given modes at the same time.
+
+    Args:
+        book: Machine and estimates.
+        asks: The tiers.
+        modes: What each is doing.
+    """
+
+    def __init__(self, book: Book, asks: Sequence[TierAsk], modes: Sequence[Mode]) -> None:
+        self._book = book
+        # Those that cannot be divided first; llama.cpp's splits then take what is left.
+        order = sorted(range(len(asks)), key=lambda i: _stiffness(asks[i]))
+        self._order = order
+        self._asks = [asks[i] for i in order]
+        self._modes = [modes[i] for i in order]
+        self._layouts = [layouts(book, ask)[0] for ask in self._asks]
+        self._alike = _alike(book, self._asks)
+        self.tried = 0
+
+    @property
+    def exact(self) -> bool:
+        """Every place was tried, or need not be."""
+        return self.tried < MOST_PLACES
+
+    @property
+    def least(self) -> int:
+        """Seats that the tiers take at least."""
+        return sum(min((layout.gpus for layout in found), default=0) for found in self._layouts)
+
+    @property
+    def most(self) -> int:
+        """Seats that the tiers take at most."""
+        return sum(max((layout.gpus for layout in found), default=0) for found in self._layouts)
+
+    def complete(self, seats: int) -> Iterator[tuple[Seat, ...]]:
+        """Yield placements that take so many seats and fit with one request each, in the order asked."""
+        if all(self._layouts):
+            for placed in self._place(0, seats, [], {}, {}):
+                ordered: list[Seat | None] = [None] * len(placed)
+                for position, seat in zip(self._order, placed, strict=True):
+                    ordered[position] = seat
+                yield tuple(seat for seat in ordered if seat is not None)
+
+    def _place(
+        self, k: int, seats: int, placed: list[Seat], load: _Sum, held: dict[int, tuple[object, ...]]
+    ) -> Iterator[list[Seat]]:
+        if k == len(self._asks):
+            if seats == 0:
+                yield placed
+            return
+        rest = self._layouts[k + 1 :]
+        least = sum(min(layout.gpus for layout in found) for found in rest)
+        most = sum(max(layout.gpus for layout in found) for found in rest)
+        for layout in self._layouts[k]:
+            if not least <= seats - layout.gpus <= most:
+                continue
+            for gpus in self._choices(k, layout, held):
+                if self.tried >= MOST_PLACES:
+                    return
+                self.tried += 1
+                # What is not awake need not leave room for those who are.
+                beside = load if self._modes[k] is Mode.AWAKE else {}
+                seat = self._seated(self._asks[k], layout, gpus, beside)
+                if not self._enough_pool(seat, self._modes[k]):
+                    continue
+                now = added(load, self._book.load(seat, self._modes[k], 1.0))
+                if fitting(now, self._book.limits) < self._book.probability:
+                    continue
+                marks = {gpu: (*held.get(gpu, ()), (k, i)) for i, gpu in enumerate(gpus)}
+                yield from self._place(k + 1, seats - layout.gpus, [*placed, seat], now, {**held, **marks})
+
+    def _choices(
+        self, k: int, layout: Layout, held: dict[int, tuple[object, ...]]
+    ) -> Iterator[tuple[int, ...]]:
+        """Yield the GPUs to try; of sets that are alike, one."""
+        seen: set[tuple[object, ...]] = set()
+        for gpus in combinations(_allowed(self._book, self._asks[k]), layout.gpus):
+            signature = tuple((self._alike[gpu], held.get(gpu, ())) for gpu in gpus)
+            if signature not in seen:
+                seen.add(signature)
+                yield gpus
+
+    def _seated(self, ask: TierAsk, layout: Layout, gpus: tuple[int, ...], load: _Sum) -> Seat:
+        setup = layout.setup
+        if isinstance(setup, LlamaCppSetup):
+            if not gpus:
+                return self._book.seat(ask, gpus, setup)
+            setup = replace(setup, main_gpu=0) if len(gpus) == 1 else setup
+            if len(gpus) > 1 and setup.tensor_split is None:
+                left = [self._left(gpu, load) for gpu in gpus]
+                setup = replace(setup, tensor_split=self._book.split(ask, setup, gpus, left))
+        return self._book.seat(ask, gpus, setup)
+
+    def _left(self, gpu: int, load: _Sum) -> float:
+        mean, variance = load.get(gpu, (0.0, 0.0))
+        return max(0.0, self._book.limits[gpu].mib - mean - _SPLIT_Z * sqrt(variance))
+
+    def _enough_pool(self, seat: Seat, mode: Mode) -> bool:
+        """Return whether a pool that a person has fixed holds one request."""
+        return mode is not Mode.AWAKE or seat.ask.grows or self._book.held_requests(seat, 1.0) >= 1.0
+
+
+def added(load: Load, more: Load) -> _Sum:
+    """Return two loads together."""
+    result = dict(load)
+    for device, (mean, variance) in more.items():
+        had_mean, had_variance = result.get(device, (0.0, 0.0))
+        result[device] = (had_mean + mean, had_variance + variance)
+    return result
+
+
+def _stiffness(ask: TierAsk) -> tuple[bool, float, str]:
+    return isinstance(ask.setup, LlamaCppSetup), -ask.shape.weights_bytes, ask.name
+
+
+def _alike(book: Book, asks: Sequence[TierAsk]) -> dict[int, object]:
+    """Return a value for each GPU that is equal for those that can be exchanged."""
+    links = getattr(book.hardware, "links", None)
+    found: dict[int, object] = {}
+    for gpu in book.gpus:
+        may = tuple(ask.devices is None or gpu in ask.devices for ask in asks)
+        # With links that differ, two equal cards are not alike.
+        found[gpu] = (book.kind(gpu), may, gpu if links else None)
+    return found
+
+
+def seats_of(seats: Sequence[Seat]) -> int:
+    """Return on how many GPUs tiers sit, each counted for itself."""
+    return sum(len(seat.gpus) for seat in seats)

@@ -1,0 +1,235 @@
+"""A tier on certain GPUs, and what it takes of them in each state. Each estimate is made once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import floor
+
+from subcortex.hardware import Gpu, Hardware
+from subcortex.vram.amount import Amount
+from subcortex.vram.footprint import Component, Footprint
+from subcortex.vram.plan.ask import TierAsk
+from subcortex.vram.plan.budget import HOST, Budget, Load, budgets
+from subcortex.vram.plan.estimator import Estimator, KvPool
+from subcortex.vram.setup import LlamaCppSetup, Setup, VllmSetup
+
+_MIB = 2**20
+
+
+class Mode(StrEnum):
+    """What a tier's engine is doing while it holds memory, or none."""
+
+    AWAKE = "awake"
+    ASLEEP = "asleep"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """A tier on GPUs.
+
+    Args:
+        ask: Of whom.
+        gpus: Indices, in the order of the engine's ranks or devices; none for host memory alone.
+        setup: With what was chosen for these GPUs; the pool aside.
+    """
+
+    ask: TierAsk
+    gpus: tuple[int, ...]
+    setup: Setup
+
+
+class Book:
+    """The machine and the estimates, each made once."""
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        estimator: Estimator,
+        probability: float,
+        own_mib: Mapping[int, float] | None = None,
+    ) -> None:
+        self.hardware = hardware
+        self.estimator = estimator
+        self.probability = probability
+        self.limits: dict[int, Budget] = budgets(hardware, own_mib)
+        self.gpus: dict[int, Gpu] = {gpu.index: gpu for gpu in hardware.gpus}
+        self._kinds = {gpu.index: self._kind(gpu) for gpu in hardware.gpus}
+        self._footprints: dict[tuple[object, ...], Footprint] = {}
+        self._pools: dict[tuple[object, ...], Sequence[KvPool]] = {}
+        self._refused: dict[tuple[object, ...], str | None] = {}
+        self._splits: dict[tuple[object, ...], tuple[float, ...]] = {}
+        self._loads: dict[tuple[object, ...], Load] = {}
+        self._seats: dict[tuple[object, ...], Seat] = {}
+        self._request_bytes: dict[int, float] = {}
+        # Caches are keyed by identity, so what they are keyed by must live as long.
+        self._kept: dict[int, object] = {}
+
+    def _kind(self, gpu: Gpu) -> tuple[object, ...]:
+        limit = self.limits[gpu.index]
+        return (gpu.name, gpu.memory_total_mib, limit.mib, gpu.memory_used_mib, gpu.compute_capability)
+
+    def kind(self, gpu: int) -> tuple[object, ...]:
+        """Return what two GPUs share that are alike for a plan."""
+        return self._kinds[gpu]
+
+    def _id(self, thing: object) -> int:
+        self._kept[id(thing)] = thing
+        return id(thing)
+
+    def pools(self, ask: TierAsk, setup: Setup) -> Sequence[KvPool]:
+        """Return how each stage keeps keys and values."""
+        setup = _without_pool(setup)
+        key = (self._id(ask.shape), setup)
+        if key not in self._pools:
+            self._pools[key] = self.estimator.pools(ask.shape, setup)
+        return self._pools[key]
+
+    def refusal(self, ask: TierAsk, setup: Setup, gpu_count: int) -> str | None:
+        """Return why the engine would not take a setup, None if it would."""
+        key = (self._id(ask.shape), setup, gpu_count)
+        if key not in self._refused:
+            found = self.estimator.refusals(ask.shape, setup, gpu_count)
+            self._refused[key] = found[0].what if found else None
+        return self._refused[key]
+
+    def request_bytes(self, seat: Seat) -> float:
+        """Return the bytes of one request of full length on the rank that needs most."""
+        key = self._id(seat)
+        if key not in self._request_bytes:
+            pools = self.pools(seat.ask, seat.setup)
+            self._request_bytes[key] = max(
+                (pool.request_bytes(seat.ask.context_tokens) for pool in pools), default=0.0
+            )
+        return self._request_bytes[key]
+
+    def at(self, seat: Seat, requests: float) -> Setup:
+        """Return the setup that holds so many requests of full length."""
+        setup, ask = seat.setup, seat.ask
+        if not ask.grows:
+            return setup
+        if isinstance(setup, LlamaCppSetup):
+            slots = max(1, floor(requests + 1e-9))
+            return replace(setup, parallel=slots, context_tokens=slots * ask.context_tokens)
+        return replace(setup, kv_pool_bytes=_whole_mib(self.request_bytes(seat), requests))
+
+    def footprint(self, seat: Seat, requests: float) -> Footprint:
+        """Return what a seat takes with room for so many requests."""
+        setup = self.at(seat, requests)
+        if isinstance(setup, VllmSetup) and seat.ask.grows:
+            # The pool is the one thing that grows, and it is what it is told to be.
+            base = self._made(seat, replace(setup, kv_pool_bytes=_whole_mib(self.request_bytes(seat), 1.0)))
+            pool = Amount((setup.kv_pool_bytes or 0) / _MIB)
+            if not seat.gpus:
+                return replace(base, host=base.host.but(Component.KV, pool))
+            return replace(base, devices=tuple(need.but(Component.KV, pool) for need in base.devices))
+        return self._made(seat, setup)
+
+    def _made(self, seat: Seat, setup: Setup) -> Footprint:
+        kinds = tuple(self._kinds[gpu] for gpu in seat.gpus)
+        key = (self._id(seat.ask.shape), setup, kinds)
+        if key not in self._footprints:
+            gpus = [self.gpus[gpu] for gpu in seat.gpus]
+            self._footprints[key] = self.estimator.footprint(seat.ask.shape, setup, gpus)
+        return self._footprints[key]
+
+    def load(self, seat: Seat, mode: Mode, requests: float) -> Load:
+        """Return what a seat takes of each device in a mode."""
+        if mode is Mode.STOPPED:
+            return {}
+        key = (self._id(seat), mode, requests)
+        if key not in self._loads:
+            made = self.footprint(seat, requests)
+            taken = [need.total for need in made.devices]
+            host = made.host.total
+            if mode is Mode.ASLEEP:
+                taken = list(made.asleep or taken)
+                host = host + (made.asleep_host or Amount())
+            load = {
+                gpu: (amount.mean_mib, amount.sigma_mib**2)
+                for gpu, amount in zip(seat.gpus, taken, strict=True)
+            }
+            load[HOST] = (host.mean_mib, host.sigma_mib**2)
+            self._loads[key] = load
+        return self._loads[key]
+
+    def seat(self, ask: TierAsk, gpus: tuple[int, ...], setup: Setup) -> Seat:
+        """Return the seat, the same object each time."""
+        return self._seats.setdefault((ask.name, gpus, setup), Seat(ask, gpus, setup))
+
+    def split(
+        self, ask: TierAsk, setup: LlamaCppSetup, gpus: Sequence[int], left_mib: Sequence[float]
+    ) -> tuple[float, ...]:
+        """Return the shares of GPUs that have so much left."""
+        key = (self._id(ask.shape), setup, tuple(gpus), tuple(left_mib))
+        if key not in self._splits:
+            cards = [
+                self.gpus[gpu].model_copy(
+                    update={"memory_used_mib": max(0.0, self.gpus[gpu].memory_total_mib - left)}
+                )
+                for gpu, left in zip(gpus, left_mib, strict=True)
+            ]
+            self._splits[key] = self.estimator.split(ask.shape, setup, cards)
+        return self._splits[key]
+
+    def can_sleep(self, seat: Seat) -> bool:
+        """Return whether the engine can be put to sleep on these GPUs."""
+        return seat.ask.sleepable and bool(seat.gpus) and self.footprint(seat, 1.0).asleep is not None
+
+    def held_requests(self, seat: Seat, requests: float) -> float:
+        """Return how many requests of full length a seat holds at once."""
+        return self.requests_of(seat, requests, seat.ask.context_tokens)
+
+    def requests_of(self, seat: Seat, requests: float, length: int) -> float:
+        """Return how many requests of ``length`` tokens a seat with room for ``requests`` holds."""
+        setup = self.at(seat, requests)
+        if isinstance(setup, LlamaCppSetup):
+            whole = setup.context_tokens or seat.ask.context_tokens
+            return min(float(setup.parallel), float(whole // length)) if length else 0.0
+        return min(
+            (
+                pool.requests(size, length)
+                for pool, size in zip(self.pools(seat.ask, setup), self._pool_bytes(seat, setup), strict=True)
+            ),
+            default=0.0,
+        )
+
+    def tokens(self, seat: Seat, requests: float) -> int:
+        """Return the tokens that a seat's pool holds, the least of its ranks."""
+        setup = self.at(seat, requests)
+        if isinstance(setup, LlamaCppSetup):
+            return setup.context_tokens or seat.ask.context_tokens
+        sizes = self._pool_bytes(seat, setup)
+        return min(
+            (
+                pool.tokens(size, seat.ask.context_tokens)
+                for pool, size in zip(self.pools(seat.ask, setup), sizes, strict=True)
+            ),
+            default=0,
+        )
+
+    def _pool_bytes(self, seat: Seat, setup: VllmSetup) -> list[float]:
+        stages = setup.pipeline_parallel_size
+        if setup.kv_pool_bytes is not None:
+            return [float(setup.kv_pool_bytes)] * stages
+        made = self.footprint(seat, 1.0)
+        devices = made.devices or (made.host,)
+        # What is left over for the pool is as uncertain as the rest; take what is there in all likelihood.
+        sure = [need.of(Component.KV).at(1 - self.probability) * _MIB for need in devices]
+        ranks = max(1, len(sure) // stages)
+        return [max(0.0, min(sure[i * ranks : (i + 1) * ranks])) for i in range(stages)]
+
+
+def _without_pool(setup: Setup) -> Setup:
+    if isinstance(setup, VllmSetup):
+        return replace(setup, kv_pool_bytes=None)
+    return setup
+
+
+def _whole_mib(request_bytes: float, requests: float) -> int:
+    """Return the pool for so many requests: whole MiB, rounded down, but never below one request."""
+    wanted = int(request_bytes * requests) // _MIB * _MIB
+    least = -(-int(request_bytes + 0.999999) // _MIB) * _MIB
+    return max(wanted, least)
