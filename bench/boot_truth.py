@@ -52,7 +52,8 @@ def used_mib() -> list[int]:
 def post(port: int, path: str, body: dict[str, Any] | None = None, limit_s: float = 60) -> Any:
     """Ask the server; None if it refuses or is silent."""
     data = json.dumps(body).encode() if body is not None else b""
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, {"Content-Type": "application/json"})
+    url = f"http://127.0.0.1:{port}{path}"
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=limit_s) as answer:
             text = answer.read()
@@ -118,7 +119,8 @@ class Bench:
                 self.freed.notify_all()
 
     def _boot(self, number: int, job: dict[str, Any], gpus: list[int]) -> dict[str, Any]:
-        name = f"{number:02d}-{job['model']}-tp{job.get('tp', 1)}" + (f"-pp{job['pp']}" if job.get("pp") else "")
+        stages = f"-pp{job['pp']}" if job.get("pp") else ""
+        name = f"{number:02d}-{job['model']}-tp{job.get('tp', 1)}{stages}"
         log = self.out / "logs" / f"{name}.log"
         port = 18100 + number
         command = self._command(job, self._folder(job["model"]), port)
@@ -127,7 +129,7 @@ class Bench:
         began_s = time.monotonic()
         with log.open("wb") as out:
             process = subprocess.Popen(
-                command, stdout=out, stderr=subprocess.STDOUT, env=self._env(gpus, number), start_new_session=True
+                command, stdout=out, stderr=subprocess.STDOUT, env=self._env(gpus), start_new_session=True
             )
         try:
             record["outcome"] = self._until_ready(process, log)
@@ -141,7 +143,12 @@ class Bench:
         return record
 
     def _after(
-        self, job: dict[str, Any], port: int, gpus: list[int], process: subprocess.Popen[bytes], record: dict[str, Any]
+        self,
+        job: dict[str, Any],
+        port: int,
+        gpus: list[int],
+        process: subprocess.Popen[bytes],
+        record: dict[str, Any],
     ) -> None:
         """Serve one long prompt, then sleep and wake, where the job asks for it."""
         if not (job.get("sleep") or job.get("probe")):
@@ -205,7 +212,8 @@ class Bench:
 
     def _command(self, job: dict[str, Any], folder: Path, port: int) -> list[str]:
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
-        command += ["--served-model-name", "m", "--load-format", "dummy", "--host", "127.0.0.1", "--port", str(port)]
+        command += ["--served-model-name", "m", "--load-format", "dummy"]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
         command += ["--max-model-len", str(job.get("context", 8192))]
         command += ["--tensor-parallel-size", str(job.get("tp", 1))]
         if job.get("pp"):
@@ -216,7 +224,7 @@ class Bench:
                 command += ["--enable-sleep-mode"]
         return command + list(job.get("flags", []))
 
-    def _env(self, gpus: list[int], number: int) -> dict[str, str]:
+    def _env(self, gpus: list[int]) -> dict[str, str]:
         env = os.environ | {"VLLM_LOGGING_LEVEL": "DEBUG", "VLLM_SERVER_DEV_MODE": "1"}
         env |= {"VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
         if self.args.device == "gpu":
@@ -235,7 +243,7 @@ def main() -> None:
     parser.add_argument("--models", required=True, help="one folder a model with its config.json")
     parser.add_argument("--jobs", required=True, help="JSON list of boots")
     parser.add_argument("--out", required=True, help="where the readings go")
-    parser.add_argument("--work", default="/tmp/boot-truth", help="scratch folder")  # noqa: S108
+    parser.add_argument("--work", default="/tmp/boot-truth", help="scratch folder")
     parser.add_argument("--limit-s", type=float, default=560, help="start nothing that would end later")
     parser.add_argument("--boot-s", type=float, default=75, help="seconds a boot takes at least")
     parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
