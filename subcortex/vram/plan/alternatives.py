@@ -384,9 +384,8 @@ def _requests(fit: Fit, names: frozenset[str]) -> str:
 def _made(
     kind: str, fit: Fit, swapping: bool, loss: tuple[float, float, float], words: str, gives_up: str
 ) -> Alternative:
-    asks = tuple(seat.ask for seat in fit.seats)
     asleep = sum(mode is not Mode.AWAKE for mode in fit.home)
     quality, context, speed = loss
     # A plan in which somebody waits to be woken gives up more than one in which nobody does.
     speed = min(1.0, speed + (_SWAP_LOSS if asleep and kind != "swap" else 0.0))
-    return Alternative(kind, words, gives_up, (quality, context, speed), asks, swapping, written(fit))
+    return Alternative(kind, words, gives_up, (quality, context, speed), fit.asked, swapping, written(fit))

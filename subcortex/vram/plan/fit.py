@@ -7,7 +7,7 @@ The order of preference between places: how much of the wanted concurrency is re
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from subcortex.errors import InvalidRequest
@@ -19,6 +19,7 @@ from subcortex.vram.plan.estimator import Estimator
 from subcortex.vram.plan.place import MOST_COMPARED, Search, layouts, seats_of
 from subcortex.vram.plan.seat import Book, Mode, Seat
 from subcortex.vram.plan.states import State, grown, homes, likelihood, load_of, swaps
+from subcortex.vram.setup import VllmSetup
 
 DEFAULT_PROBABILITY = 0.95
 #: Resting states that are tried where not all tiers fit together.
@@ -37,6 +38,7 @@ class Fit:
         requests: For how many requests of full length each has room.
         home: What each tier does at rest.
         swaps: By tier that is not awake at rest, the state in which it is.
+        asked: What was asked, in the order of ranks; seats may have sleep mode switched on beside.
         exact: Every place was tried.
     """
 
@@ -45,6 +47,7 @@ class Fit:
     requests: tuple[float, ...]
     home: State
     swaps: Mapping[int, State]
+    asked: tuple[TierAsk, ...] = ()
     exact: bool = True
 
     @property
@@ -106,16 +109,24 @@ def find(
     awake = (Mode.AWAKE,) * len(asks)
     best = _best(book, asks, awake)
     if best is not None:
-        return best
+        return replace(best, asked=asks)
     alone = [ask for ask in asks if len(asks) > 1 and _best(book, [ask], (Mode.AWAKE,)) is None]
     if alone or len(asks) == 1:
         return NoFit(book, tuple(alone or asks))
     if swapping:
+        sleepers = [_with_sleep(ask) for ask in asks]
         for home in islice(homes(asks), _MOST_HOMES):
-            best = _best(book, asks, home)
+            best = _best(book, sleepers, home)
             if best is not None:
-                return best
+                return replace(best, asked=asks)
     return NoFit(book, asks, together=True)
+
+
+def _with_sleep(ask: TierAsk) -> TierAsk:
+    """Return the ask with vLLM's sleep mode on, if the tier may sleep."""
+    if not ask.sleepable or not isinstance(ask.setup, VllmSetup):
+        return ask
+    return replace(ask, setup=replace(ask.setup, sleep_mode=True))
 
 
 def _best(book: Book, asks: Sequence[TierAsk], home: State) -> Fit | None:
@@ -142,7 +153,7 @@ def _fits(book: Book, search: Search, seats: int, home: State) -> Iterator[Fit]:
         others = swaps(book, placed, home)
         if others is not None:
             requests = grown(book, placed, (home, *others.values()))
-            yield Fit(book, placed, requests, home, others, search.exact)
+            yield Fit(book, placed, requests, home, others, exact=search.exact)
 
 
 def _worth(fit: Fit) -> _Worth:

@@ -58,8 +58,10 @@ def launch(fit: Fit, place: int) -> Launch:
     setup = fit.book.at(seat, fit.requests[place])
     if isinstance(setup, LlamaCppSetup):
         return _llamacpp(seat, setup, bool(fit.book.gpus))
+    asked = fit.asked[place].setup
     sleeps = any(state[place] is Mode.ASLEEP for state in (fit.home, *fit.swaps.values()))
-    return _vllm(seat, setup, _utilization(fit, place), sleeps=sleeps or setup.sleep_mode)
+    sleeps = sleeps or (isinstance(asked, VllmSetup) and asked.sleep_mode)
+    return _vllm(seat, setup, _utilization(fit, place), sleeps=sleeps)
 
 
 def _environment(gpus: Sequence[int]) -> dict[str, str]:

@@ -17,14 +17,8 @@ from subcortex.vram.plan.seat import Book, Mode, Seat
 from subcortex.vram.setup import LlamaCppSetup
 
 #: In this order an engine takes its memory; the component that goes beyond the budget is the one to blame.
-_ORDER = (
-    Component.CONTEXT,
-    Component.COMMUNICATION,
-    Component.WEIGHTS,
-    Component.ACTIVATIONS,
-    Component.GRAPHS,
-    Component.KV,
-)
+_FIRST, _LAST = (Component.CONTEXT, Component.COMMUNICATION, Component.WEIGHTS), Component.KV
+_ORDER = (*_FIRST, *(part for part in Component if part not in _FIRST and part is not _LAST), _LAST)
 #: Sets of GPUs tried for each tier in looking for the place that is least short.
 _MOST_SETS = 32
 
