@@ -21,7 +21,7 @@ class Split(StrEnum):
     SHARDED = "sharded"
     #: Rows are tokens; padded to a multiple, then an equal share on each rank.
     VOCABULARY = "vocabulary"
-    #: Key or value heads: shared out until each rank has one, then repeated.
+    #: Key or value heads, or the groups of a state: shared out until each rank has one, then repeated.
     KV_HEADS = "kv_heads"
 
 
@@ -48,6 +48,7 @@ class Tensor:
         rows: Rows of a vocabulary tensor, for its padding; 0 for others.
         count: How many there are of it (experts).
         expert: It is an expert's, so expert parallelism shares out whole ones.
+        heads: Key/value heads or groups that a ``KV_HEADS`` tensor holds; 0: the kv_heads of its layer.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Tensor:
     rows: int = 0
     count: int = 1
     expert: bool = False
+    heads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +82,19 @@ class FullAttention:
 
 @dataclass(frozen=True, slots=True)
 class SlidingAttention:
-    """Keys and values of the last ``window`` tokens are kept; the rest as for :class:`FullAttention`."""
+    """Keys and values of the last ``window`` tokens are kept; the rest as for :class:`FullAttention`.
+
+    Args:
+        window: Tokens that a token sees, itself included.
+        chunked: The window does not slide: a token sees those of its own chunk (Llama 4).
+    """
 
     heads: int
     kv_heads: int
     key_dim: int
     value_dim: int
     window: int
+    chunked: bool = False
     kind: Literal["sliding"] = "sliding"
 
 
@@ -120,6 +128,9 @@ class Recurrence:
         conv_elements: Elements of the convolution's state a sequence, all ranks together.
         state_bytes_per_element, conv_bytes_per_element: Bytes of each.
         family: ``mamba``, ``mamba2``, ``gated_delta_net``, ``short_conv``, …
+        heads: What tensor parallelism shares out: heads, or channels without heads; 0 if not known.
+        groups: Groups that heads share (``n_groups`` of Mamba 2, key heads of a delta net); 0 for none.
+        group_conv_elements: Those of ``conv_elements`` that one group has, where ranks repeat it (Mamba 2).
     """
 
     state_elements: int
@@ -127,6 +138,9 @@ class Recurrence:
     state_bytes_per_element: float
     conv_bytes_per_element: float
     family: str
+    heads: int = 0
+    groups: int = 0
+    group_conv_elements: int = 0
     kind: Literal["recurrent"] = "recurrent"
 
 
@@ -178,6 +192,7 @@ class Quantisation:
         group_size: Weights that share a scale along the input; 0 for one scale a tensor or channel.
         block: Rows and columns of a block with one scale (FP8), None otherwise.
         act_order: GPTQ with ``desc_act``.
+        kv_bits: Bits of a cached key or value that the checkpoint asks for; 0 if it does not say.
     """
 
     method: str
@@ -185,6 +200,7 @@ class Quantisation:
     group_size: int = 0
     block: tuple[int, int] | None = None
     act_order: bool = False
+    kv_bits: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,125 @@
+"""The weights that one vLLM rank holds: a shape's tensors, shared out as vLLM's layers do it. Pure.
+
+Exact where the shape's tensors are: padding of the vocabulary, repeated key/value heads, whole experts under
+expert parallelism, and the ends of a pipeline are counted. Not counted: the allocator's rounding, rotary
+tables, and what a kernel makes of quantised weights after loading.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from math import ceil
+
+from subcortex.errors import InvalidRequest
+from subcortex.models.shape import FullAttention, ModelShape, Part, SlidingAttention, Split, Tensor
+from subcortex.vram.setup import VllmSetup
+
+#: Rows that a vocabulary is padded to (vLLM ``vocab_parallel_embedding.py``).
+VOCABULARY_PADDING = 64
+
+
+def stages(layers: int, pipeline_parallel_size: int) -> tuple[range, ...]:
+    """Return the layers of each pipeline stage as vLLM divides them.
+
+    What is left over after an even division goes to the stages before the last one, from the back, one each
+    (``get_pp_indices`` of vLLM ``distributed/utils.py``).
+
+    Raises:
+        InvalidRequest: There are fewer layers than stages, or no stage.
+    """
+    if not 1 <= pipeline_parallel_size <= max(1, layers):
+        raise InvalidRequest(
+            f"{layers} layers cannot be divided over {pipeline_parallel_size} pipeline stages",
+            hint=f"Set pipeline_parallel_size to 1 to {max(1, layers)}.",
+            param="pipeline_parallel_size",
+        )
+    each, over = divmod(layers, pipeline_parallel_size)
+    last = pipeline_parallel_size - 1
+    counts = [each + (last - over <= stage < last) for stage in range(pipeline_parallel_size)]
+    ends = list(accumulate(counts))
+    return tuple(range(end - count, end) for end, count in zip(ends, counts, strict=True))
+
+
+def padded_vocabulary(rows: int) -> int:
+    """Return the rows of an embedding as vLLM holds them on all ranks together."""
+    return ceil(rows / VOCABULARY_PADDING) * VOCABULARY_PADDING
+
+
+def kv_heads_per_rank(kv_heads: int, tensor_parallel_size: int) -> int:
+    """Return the key/value heads of one rank: an equal share, at least one (vLLM ``linear.py``)."""
+    return max(1, kv_heads // tensor_parallel_size)
+
+
+def rank_bytes(shape: ModelShape, setup: VllmSetup, *, stage: int = 0, rank: int = 0) -> float:
+    """Return the bytes of weights on one rank.
+
+    Args:
+        shape: The model.
+        setup: How it is run.
+        stage: Pipeline stage, from 0.
+        rank: Tensor-parallel rank, from 0; it matters only where experts cannot be shared out evenly.
+
+    Raises:
+        InvalidRequest: The layers cannot be divided over the stages, or there is no such stage or rank.
+    """
+    layers = stages(len(shape.layers), setup.pipeline_parallel_size)
+    if not 0 <= stage < len(layers) or not 0 <= rank < setup.tensor_parallel_size:
+        raise InvalidRequest(
+            f"no rank {rank} of stage {stage} in TP {setup.tensor_parallel_size} x PP {len(layers)}",
+            hint="Stages and ranks count from 0.",
+        )
+    held = (tensor for tensor in shape.tensors if _on_stage(tensor, shape, layers, stage))
+    return sum(_share(tensor, shape, setup, rank) for tensor in held)
+
+
+def local_experts(experts: int, tensor_parallel_size: int, rank: int) -> int:
+    """Return the experts of one rank under expert parallelism: the first ranks take what is over.
+
+    vLLM ``fused_moe/expert_map_manager.py``; its expert-parallel group is the tensor-parallel one.
+    """
+    each, over = divmod(experts, tensor_parallel_size)
+    return each + (rank < over)
+
+
+def _on_stage(tensor: Tensor, shape: ModelShape, layers: tuple[range, ...], stage: int) -> bool:
+    """Tell whether a stage holds the tensor; a tied head is an embedding of its own on the last stage."""
+    first, last = stage == 0, stage == len(layers) - 1
+    match tensor.part:
+        case Part.EMBEDDING:
+            return first or (last and shape.tied and tensor.split is Split.VOCABULARY)
+        case Part.HEAD | Part.FINAL:
+            return last
+        case Part.LAYER:
+            # A layer's tensor without a layer is shared by all layers, so every stage has it.
+            return tensor.layer is None or tensor.layer in layers[stage]
+
+
+def _share(tensor: Tensor, shape: ModelShape, setup: VllmSetup, rank: int) -> float:
+    """Return the bytes of a tensor, all of its ``count``, on one rank of a stage that holds it."""
+    size = setup.tensor_parallel_size
+    if tensor.expert and setup.expert_parallel:
+        return tensor.bytes * local_experts(tensor.count, size, rank)
+    every = tensor.bytes * tensor.count
+    match tensor.split:
+        case Split.WHOLE:
+            return every
+        case Split.SHARDED:
+            return every / size
+        case Split.VOCABULARY:
+            rows = tensor.rows or shape.vocabulary
+            return every * padded_vocabulary(rows) / rows / size
+        case Split.KV_HEADS:
+            heads = tensor.heads or _kv_heads(shape, tensor.layer)
+            return every * kv_heads_per_rank(heads, size) / heads
+
+
+def _kv_heads(shape: ModelShape, layer: int | None) -> int:
+    """Return the key/value heads of a layer, of the first layer that has any if none is named."""
+    layers = shape.layers if layer is None else shape.layers[layer : layer + 1]
+    found = (
+        kept.kv_heads
+        for held in layers
+        for kept in held.attention
+        if isinstance(kept, FullAttention | SlidingAttention)
+    )
+    return next(found, 1)
