@@ -12,7 +12,7 @@ import click
 from subcortex.cli import _output
 from subcortex.cli._options import common_options, load_config
 from subcortex.errors import ConfigError, DaemonUnreachable, DoesNotFit, EngineFailed, SubcortexError
-from subcortex.types import Status, TierState, TierStatus
+from subcortex.types import Ledger, Status, TierShare, TierState, TierStatus
 
 if TYPE_CHECKING:
     from subcortex.client import Client
@@ -206,7 +206,7 @@ def down_command(config_file: Path | None, as_json: bool) -> None:
 @click.command("ps")
 @common_options
 def ps_command(config_file: Path | None, as_json: bool) -> None:
-    """Show the daemon and the state of each tier."""
+    """Show the daemon, the state of each tier, and who holds the memory."""
     from subcortex.client import Client
 
     status = Client(load_config(config_file)).status()
@@ -226,6 +226,37 @@ def ps_command(config_file: Path | None, as_json: bool) -> None:
         detail = tier.error or tier.progress
         if detail and tier.state is not TierState.READY:
             _output.say(f"{tier.name}: {_output.clipped(_output.inert(detail), 300)}")
+    for line in _ledger_lines(status.ledger):
+        _output.say(line)
+
+
+def _ledger_lines(ledger: Ledger) -> list[str]:
+    """Return a table of who holds each device: a row a tier, then the others, then what is left."""
+    rows: list[list[str]] = []
+    for device in ledger.devices:
+        name = device.name if device.gpu_index is None else f"GPU {device.gpu_index} {device.name}"
+        device_rows = [_share_row(share) for share in device.tiers]
+        for process in device.foreign:
+            held = "?" if process.mib is None else _mib(process.mib)
+            device_rows.append([f"{process.name or 'process'} ({process.pid})", "", held, ""])
+        if device.foreign_mib and not device.foreign:
+            device_rows.append(["others", "", _mib(device.foreign_mib), ""])
+        if round(device.unexplained_mib):
+            device_rows.append(["unexplained", "", _mib(device.unexplained_mib), ""])
+        left = f"{_mib(device.free_mib)} of {_mib(device.total_mib)} free"
+        if round(device.plannable_mib) != round(device.free_mib):
+            left += f", {_mib(device.plannable_mib)} to plan with"
+        rows += [[name if not place else "", *row, ""] for place, row in enumerate(device_rows)]
+        rows.append(["" if device_rows else name, "", "", "", "", left])
+    header = ("DEVICE", "HOLDER", "PLANNED", "TAKEN", "DIFFERENCE", "")
+    return ["", *_output.table(header, rows, right=(2, 3, 4))] if rows else []
+
+
+def _share_row(share: TierShare) -> list[str]:
+    planned = "-" if share.planned_mib is None else _mib(share.planned_mib)
+    taken = "?" if share.taken_mib is None else _mib(share.taken_mib)
+    difference = "-" if share.difference_mib is None else f"{share.difference_mib:+.0f} MiB"
+    return [share.tier, planned, f"~{taken}" if share.assumed else taken, difference]
 
 
 def _row(tier: TierStatus) -> list[str]:
@@ -235,6 +266,8 @@ def _row(tier: TierStatus) -> list[str]:
 
 
 def _memory(tier: TierStatus) -> str:
-    if tier.memory_mib is None:
-        return "-"
-    return f"{tier.memory_mib:.0f} MiB" if tier.memory_mib < 1024 else f"{tier.memory_mib / 1024:.1f} GiB"
+    return "-" if tier.memory_mib is None else _mib(tier.memory_mib)
+
+
+def _mib(mib: float) -> str:
+    return f"{mib:.0f} MiB" if abs(mib) < 1024 else f"{mib / 1024:.1f} GiB"

@@ -93,6 +93,7 @@ async def _health(request: web.Request) -> web.Response:
 async def _status(request: web.Request) -> web.Response:
     mind, service = request.app[MIND], request.app[SERVICE]
     health = mind.journal.health
+    tiers, ledger = await asyncio.gather(asyncio.to_thread(mind.status), asyncio.to_thread(mind.ledger))
     status = Status(
         daemon=DaemonInfo(
             pid=os.getpid(),
@@ -106,7 +107,8 @@ async def _status(request: web.Request) -> web.Response:
             journal=str(health),
             idle_stop_s=mind.config.daemon.idle_stop_s,
         ),
-        tiers=await asyncio.to_thread(mind.status),
+        tiers=tiers,
+        ledger=ledger,
     )
     return web.Response(body=status.model_dump_json().encode(), content_type="application/json")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from subcortex.fleet.fleet import Fleet, Lease, Member
+from subcortex.fleet.fleet import BootWatch, Fleet, Lease, Member
+from subcortex.fleet.trees import Tree
 
-__all__ = ["Fleet", "Lease", "Member"]
+__all__ = ["BootWatch", "Fleet", "Lease", "Member", "Tree"]

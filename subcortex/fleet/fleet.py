@@ -10,9 +10,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-import psutil
 import structlog
 
 from subcortex.clock import Clock, SystemClock
@@ -21,6 +20,7 @@ from subcortex.errors import Cancelled, EngineFailed, SubcortexError
 from subcortex.fleet import machine
 from subcortex.fleet.gate import Gate
 from subcortex.fleet.machine import Effect, Event, Life
+from subcortex.fleet.trees import Tree, trees
 from subcortex.types import TierState, TierStatus
 
 #: How long an engine may take to end when asked, seconds; and what is left of one that died.
@@ -29,9 +29,23 @@ _GRACE_AFTER_DEATH_S = 2.0
 #: How often a running engine is looked at, seconds, and how often it may miss before it counts as hung.
 _LOOK_EVERY_S = 10.0
 _MISSES = 3
+#: How long the start of an engine may wait for whoever watches starts, seconds.
+_WATCH_S = 10.0
 
 #: Told of every change: tier, kind (``ready``, ``failed``, …), facts.
 Listener = Callable[[str, str, dict[str, Any]], None]
+
+
+class BootWatch(Protocol):
+    """Told of every start. What goes wrong in it is logged and stops no engine."""
+
+    async def began(self, tier: str) -> None:
+        """Look at the machine as it is before the engine starts; no other start is under way."""
+        ...
+
+    async def ended(self, tier: str, error: SubcortexError | None) -> None:
+        """The engine is ready, or its start failed with ``error``; what its log said is still there."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +101,20 @@ class Fleet:
     Args:
         members: From least to most capable.
         on_change: Told of every change of state, at once and on the loop.
+        watch: Told of every start, before and after.
         clock: Where time comes from.
     """
 
     def __init__(
-        self, members: Sequence[Member], *, on_change: Listener | None = None, clock: Clock | None = None
+        self,
+        members: Sequence[Member],
+        *,
+        on_change: Listener | None = None,
+        watch: BootWatch | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
+        self._watch = watch
         self._on_change = on_change or (lambda tier, kind, facts: None)
         self._posts = {
             member.name: _Post(member, Gate(member.name, member.max_concurrent, member.max_waiting))
@@ -174,17 +195,12 @@ class Fleet:
         """Return every tier as it is now, from least to most capable."""
         return [self._status(post) for post in self._posts.values()]
 
-    def memory_mib(self, tier: str) -> float | None:
-        """Return the resident memory of an engine's process tree, MiB; slow (reads /proc)."""
-        process = self._posts[tier].member.engine.process
-        if process is None:
-            return None
-        try:
-            root = psutil.Process(process.pid)
-            family = [root, *root.children(recursive=True)]
-            return float(sum(p.memory_info().rss for p in family)) / 2**20
-        except psutil.Error:
-            return None
+    def trees(self) -> dict[str, Tree]:
+        """Return the process tree of every engine that has one; reads ``/proc`` once."""
+        infos = {name: post.member.engine.process for name, post in self._posts.items()}
+        roots = {name: info.pid for name, info in infos.items() if info is not None}
+        found = trees(roots.values())
+        return {name: found[pid] for name, pid in roots.items() if pid in found}
 
     def log_tail(self, tier: str, lines: int) -> str:
         """Return the end of an engine's log; KeyError for an unknown tier."""
@@ -276,11 +292,9 @@ class Fleet:
             return
         try:
             async with self._one_start:
-                began_s = self._clock.monotonic_s()
-                post.progress.report("starting")
-                await engine.start(post.progress)
-                post.load_s = self._clock.monotonic_s() - began_s
+                await self._start(post)
             self._apply(post, machine.Started())
+            await self._told(post, self._watch.ended(post.member.name, None) if self._watch else None)
             why = await self._until_dead(engine)
             self._apply(post, machine.Failed(self._died(engine, why)))
         except SubcortexError as error:
@@ -294,6 +308,26 @@ class Fleet:
             unexpected = EngineFailed(f"{post.member.name}: {type(error).__name__}: {error}")
             self._apply(post, machine.Failed(unexpected))
         await self._stopped(engine, _GRACE_AFTER_DEATH_S)
+
+    async def _start(self, post: _Post) -> None:
+        await self._told(post, self._watch.began(post.member.name) if self._watch else None)
+        began_s = self._clock.monotonic_s()
+        post.progress.report("starting")
+        try:
+            await post.member.engine.start(post.progress)
+        except SubcortexError as error:
+            await self._told(post, self._watch.ended(post.member.name, error) if self._watch else None)
+            raise
+        post.load_s = self._clock.monotonic_s() - began_s
+
+    async def _told(self, post: _Post, telling: Coroutine[Any, Any, None] | None) -> None:
+        if telling is None:
+            return
+        try:
+            async with asyncio.timeout(_WATCH_S):
+                await telling
+        except Exception:
+            self._log.exception("start not recorded", tier=post.member.name)
 
     async def _until_dead(self, engine: Engine) -> str:
         """Return why an engine is no more use: it ended, or its health route is silent again and again."""

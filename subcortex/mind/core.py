@@ -18,12 +18,14 @@ from subcortex.errors import Cancelled, InvalidRequest, SubcortexError
 from subcortex.fleet import Fleet, Member
 from subcortex.journal import Journal, Reader, Recorder, ThoughtStart, inert
 from subcortex.mind import asked
+from subcortex.mind.boots import BootBook, Machine, Predict
 from subcortex.mind.means import Means
 from subcortex.mind.pipeline import Emit, Thinking
 from subcortex.mind.saying import Saying
 from subcortex.routing import Ask, CostBook, Decision, TierView, complexity, decide, features
 from subcortex.types import (
     Chunk,
+    Ledger,
     Notice,
     Route,
     ThinkRequest,
@@ -47,7 +49,14 @@ class Subcortex:
     """
 
     def __init__(
-        self, config: Config, journal: Journal, *, create: Create | None = None, clock: Clock | None = None
+        self,
+        config: Config,
+        journal: Journal,
+        *,
+        create: Create | None = None,
+        clock: Clock | None = None,
+        predict: Predict | None = None,
+        machine: Machine | None = None,
     ) -> None:
         self.config = config
         self.journal = journal
@@ -56,7 +65,16 @@ class Subcortex:
         make = create or (lambda tier: engines.create(tier, config=config))
         self.engines = {tier.name: make(tier) for tier in config.tiers}
         self.costs = cost_book(config)
-        self.fleet = Fleet(self._members(), on_change=self._changed, clock=self.clock)
+        self.boots = BootBook(
+            config,
+            self.engines,
+            journal,
+            self.clock,
+            trees=lambda: self.fleet.trees(),
+            predict=predict,
+            machine=machine,
+        )
+        self.fleet = Fleet(self._members(), on_change=self._changed, watch=self.boots, clock=self.clock)
         self._means = Means(self.engines, self.fleet, journal, self.costs, self.clock)
         self._thinking: set[asyncio.Task[Any]] = set()
         self.last_active_s = self.clock.monotonic_s()
@@ -69,6 +87,8 @@ class Subcortex:
         *,
         create: Create | None = None,
         clock: Clock | None = None,
+        predict: Predict | None = None,
+        machine: Machine | None = None,
     ) -> AsyncIterator[Subcortex]:
         """Open the journal, start the eager tiers in the background, and close it all at the end.
 
@@ -76,13 +96,15 @@ class Subcortex:
             config: A configuration, a file, or None for the default's.
             create: Makes a tier's engine; the real ones unless a test brings its own.
             clock: Where time comes from.
+            predict: Foretells what a tier takes, so that its starts are recorded with it.
+            machine: How this machine is looked at.
         """
         if not isinstance(config, Config):
             config = configuration.load(config)
         recorder = Recorder(config.journal.record, config.journal.redact)
         journal = Journal.open(config.database_path, durability=config.journal.durability, recorder=recorder)
         try:
-            mind = cls(config, journal, create=create, clock=clock)
+            mind = cls(config, journal, create=create, clock=clock, predict=predict, machine=machine)
             mind.fleet.open()
             try:
                 yield mind
@@ -138,10 +160,15 @@ class Subcortex:
 
     def status(self) -> list[TierStatus]:
         """Return every tier as it is now, from least to most capable."""
-        tiers = self.fleet.status()
+        tiers, trees = self.fleet.status(), self.fleet.trees()
         for tier in tiers:
-            tier.memory_mib = self.fleet.memory_mib(tier.name)
+            tree = trees.get(tier.name)
+            tier.memory_mib = tree.resident_mib if tree else None
         return tiers
+
+    def ledger(self) -> Ledger:
+        """Return who holds the memory of this machine now; blocks for some milliseconds."""
+        return self.boots.ledger({tier.name: tier.state for tier in self.fleet.loads()})
 
     @property
     def active(self) -> int:

@@ -10,7 +10,9 @@ import subprocess
 import psutil
 import pytest
 
+from subcortex.cli.fleet import _ledger_lines
 from subcortex.cli.logs import tail
+from subcortex.types import DeviceLedger, ForeignProcess, Ledger, TierShare
 from tests.cli.helpers import COMMAND, run, run_on_terminal
 from tests.conftest import wait_for, write_config
 
@@ -36,16 +38,64 @@ def test_up_waits_for_the_tiers_and_down_ends_everything(file):
         ("fast", "ready"),
         ("deep", "ready"),
     ]
-    header, *rows = ps.stdout.splitlines()[1:]
+    lines = ps.stdout.splitlines()[1:]
+    header, *rows = lines[: lines.index("")]
     assert header.split()[:3] == ["TIER", "ENGINE", "STATE"]
     assert [row.split()[:3] for row in rows] == [
         ["fast", "llama.cpp", "ready"],
         ["deep", "llama.cpp", "ready"],
     ]
+    header, *rows = lines[lines.index("") + 1 :]
+    assert header.split() == ["DEVICE", "HOLDER", "PLANNED", "TAKEN", "DIFFERENCE"]
+    assert rows[0].startswith("host memory  fast ")
+    assert [row.split()[0] for row in rows[1:3]] == ["deep", "others"]
+    assert rows[-1].strip().endswith("free")
+    host = status["ledger"]["devices"][-1]
+    parts = sum(share["taken_mib"] for share in host["tiers"]) + host["foreign_mib"]
+    assert parts + host["unexplained_mib"] == pytest.approx(host["used_mib"])
     assert down.stdout == "daemon stopped\n"
     assert run("ps", "--config", file).returncode == 9
     for process in (status["daemon"], *status["tiers"]):
         assert _ended(process["pid"])
+
+
+def test_the_ledger_is_a_table_that_fits_two_cards():
+    ledger = Ledger(
+        devices=[
+            DeviceLedger(
+                name="RTX 3060 Ti",
+                gpu_index=0,
+                total_mib=8192,
+                used_mib=7000,
+                tiers=[
+                    TierShare(tier="fast", planned_mib=5000, taken_mib=5100),
+                    TierShare(tier="deep", planned_mib=900, taken_mib=900, assumed=True),
+                    TierShare(tier="odd", taken_mib=None),
+                ],
+                foreign=[
+                    ForeignProcess(pid=99, name="\x1b[31mgame", mib=700),
+                    ForeignProcess(pid=98),
+                ],
+                foreign_mib=700,
+                unexplained_mib=300,
+                plannable_mib=1000,
+            ),
+            DeviceLedger(name="GTX 1060", gpu_index=1, total_mib=3072, used_mib=0, plannable_mib=3072),
+        ]
+    )
+    assert [" ".join(line.split()) for line in _ledger_lines(ledger)] == [
+        "",
+        "DEVICE HOLDER PLANNED TAKEN DIFFERENCE",
+        "GPU 0 RTX 3060 Ti fast 4.9 GiB 5.0 GiB +100 MiB",
+        "deep 900 MiB ~900 MiB +0 MiB",
+        "odd - ? -",
+        "␛[31mgame (99) 700 MiB",
+        "process (98) ?",
+        "unexplained 300 MiB",
+        "1.2 GiB of 8.0 GiB free, 1000 MiB to plan with",
+        "GPU 1 GTX 1060 3.0 GiB of 3.0 GiB free",
+    ]
+    assert _ledger_lines(Ledger()) == []
 
 
 def _ended(pid: int) -> bool:

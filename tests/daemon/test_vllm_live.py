@@ -100,6 +100,23 @@ def test_the_deep_model_answers_at_tp2_and_thinks_aloud(both: Client):
     assert len(workers) >= 2, "tensor parallelism is a process a rank"
 
 
+def test_its_boot_is_on_record_with_what_it_set_aside_and_holds(both: Client):
+    with Reader.open(both.config.database_path) as reader:
+        (boot,) = reader.boots(tier="deep")
+    assert (boot.outcome, boot.engine, boot.tensor_parallel_size) == ("ready", "vllm", 2)
+    assert boot.measured is not None
+    assert boot.engine_version == f"vllm {boot.measured.version}"
+    host = boot.measured.host
+    assert host is not None
+    # A pool of 1 GiB on each of two ranks; a token takes 1 KiB on each.
+    assert (boot.measured.devices, host.kv_pool_mib, boot.measured.kv_tokens) == ([], 2048.0, 2**20)
+    assert host.taken_mib is not None
+    assert host.taken_mib > 2048.0
+    (share,) = (share for share in both.status().ledger.devices[-1].tiers if share.tier == "deep")
+    assert share.taken_mib is not None
+    assert share.taken_mib > 1000
+
+
 def test_it_streams(both: Client):
     *chunks, thought = stream(LONG, tier="deep", temperature=0.0, client=both)
     assert len(chunks) > 1

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from subcortex.errors import Cancelled, ConfigError, EngineFailed, Overloaded
+from subcortex.errors import Cancelled, ConfigError, EngineFailed, Overloaded, SubcortexError
 from subcortex.fleet import Fleet, Member
 from subcortex.types import TierState
 from tests.fakes import ScriptedEngine
@@ -186,3 +186,57 @@ async def test_closing_sends_waiters_away_and_stops_a_start_in_the_middle():
     assert engine.stopped == 1
     with pytest.raises(Cancelled):
         await ask()
+
+
+class Watching:
+    """Writes down what it is told, and fails when it is to."""
+
+    def __init__(self, engine: ScriptedEngine, *, broken: bool = False) -> None:
+        self.engine = engine
+        self.broken = broken
+        self.told: list[tuple[str, str | None, int, int]] = []
+
+    async def began(self, tier: str) -> None:
+        await self._note("began", None)
+
+    async def ended(self, tier: str, error: SubcortexError | None) -> None:
+        await self._note("ended", error.message if error else None)
+
+    async def _note(self, what: str, why: str | None) -> None:
+        self.told.append((what, why, self.engine.started, self.engine.stopped))
+        if self.broken:
+            raise RuntimeError("full disk")
+
+
+async def test_who_watches_starts_is_told_before_and_after_each(monkeypatch):
+    monkeypatch.setattr("subcortex.fleet.machine._FIRST_DELAY_S", 0.001)
+    engine = ScriptedEngine(starts=[EngineFailed("boom"), None])
+    watch = Watching(engine)
+    fleet = Fleet([member("fast", engine)], watch=watch)
+    async with fleet.lease("fast"):
+        pass
+    engine.die()
+    async with fleet.lease("fast"):
+        pass
+    await until(lambda: len(watch.told) == 6)
+    assert watch.told == [
+        ("began", None, 0, 0),
+        ("ended", "boom", 1, 0),
+        ("began", None, 1, 1),
+        ("ended", None, 2, 1),
+        # Its later death is no failed start.
+        ("began", None, 2, 2),
+        ("ended", None, 3, 2),
+    ]
+    await fleet.close()
+
+
+async def test_a_watch_that_fails_stops_no_engine():
+    engine = ScriptedEngine()
+    watch = Watching(engine, broken=True)
+    fleet = Fleet([member("fast", engine)], watch=watch)
+    async with fleet.lease("fast"):
+        assert fleet.state("fast") is TierState.READY
+    await until(lambda: len(watch.told) == 2)
+    await fleet.close()
+    assert engine.stopped == 1
