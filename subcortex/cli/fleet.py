@@ -238,16 +238,16 @@ def _ledger_lines(ledger: Ledger) -> list[str]:
         device_rows = [_share_row(share) for share in device.tiers]
         for process in device.foreign:
             held = "?" if process.mib is None else _mib(process.mib)
-            device_rows.append([f"{process.name or 'process'} ({process.pid})", "", held, ""])
+            device_rows.append([f"{process.name or 'process'} ({process.pid})", "", held, "", ""])
         if device.foreign_mib and not device.foreign:
-            device_rows.append(["others", "", _mib(device.foreign_mib), ""])
+            device_rows.append(["others", "", _mib(device.foreign_mib), "", ""])
         if round(device.unexplained_mib):
-            device_rows.append(["unexplained", "", _mib(device.unexplained_mib), ""])
-        left = f"{_mib(device.free_mib)} of {_mib(device.total_mib)} free"
+            device_rows.append(["unexplained", "", _mib(device.unexplained_mib), "", ""])
+        note = f"of {_mib(device.total_mib)}"
         if round(device.plannable_mib) != round(device.free_mib):
-            left += f", {_mib(device.plannable_mib)} to plan with"
-        rows += [[name if not place else "", *row, ""] for place, row in enumerate(device_rows)]
-        rows.append(["" if device_rows else name, "", "", "", "", left])
+            note += f", {_mib(device.plannable_mib)} to plan with"
+        device_rows.append(["free", "", _mib(device.free_mib), "", note])
+        rows += [[name if not place else "", *row] for place, row in enumerate(device_rows)]
     header = ("DEVICE", "HOLDER", "PLANNED", "TAKEN", "DIFFERENCE", "")
     return ["", *_output.table(header, rows, right=(2, 3, 4))] if rows else []
 
@@ -256,7 +256,7 @@ def _share_row(share: TierShare) -> list[str]:
     planned = "-" if share.planned_mib is None else _mib(share.planned_mib)
     taken = "?" if share.taken_mib is None else _mib(share.taken_mib)
     difference = "-" if share.difference_mib is None else f"{share.difference_mib:+.0f} MiB"
-    return [share.tier, planned, f"~{taken}" if share.assumed else taken, difference]
+    return [share.tier, planned, f"~{taken}" if share.assumed else taken, difference, ""]
 
 
 def _row(tier: TierStatus) -> list[str]:

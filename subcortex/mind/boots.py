@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ from subcortex.vram.ledger import GpuProcess, Holding, HostMemory, ledger, plann
 #: Called in a thread, since it reads the model's files.
 Predict = Callable[[Tier], Prediction | None]
 
+_SECRET = re.compile(r"key|token(?!s|ize)|secret|password", re.IGNORECASE)
 #: Of a machine's description, what changes by the minute.
 _PASSING: Any = {
     "gpus": {"__all__": {"memory_used_mib"}},
@@ -108,7 +110,7 @@ class BootBook:
             gpus=[(gpu.name, gpu.uuid) for gpu in gpus],
             tensor_parallel_size=_ranks(settings, gpus),
             pipeline_parallel_size=settings.pipeline_parallel_size if isinstance(settings, VllmTier) else 1,
-            setup=setup or settings.model_dump(mode="json", include=_SETTINGS, exclude_none=True),
+            setup=setup or _settings(settings),
             predicted=prediction.to_json() if prediction else None,
             hardware=digest,
         )
@@ -206,6 +208,19 @@ def _visible(seen: Hardware, tier: LlamaCppTier | VllmTier, prediction: Predicti
         )
         return seen.gpus[:ranks]
     return tuple(by_index[index] for index in wanted if index in by_index)
+
+
+def _settings(tier: LlamaCppTier | VllmTier) -> dict[str, Any]:
+    """Return what of a tier's configuration may decide its memory; keys that a flag carries are left out."""
+    shown = tier.model_dump(mode="json", include=_SETTINGS, exclude_none=True)
+    kept, hidden = [], False
+    for flag in tier.flags:
+        value_of_secret = hidden and not flag.startswith("-")
+        secret = _SECRET.search(flag) is not None
+        if not secret and not value_of_secret:
+            kept.append(flag)
+        hidden = secret and "=" not in flag
+    return {**shown, "flags": kept}
 
 
 def _ranks(tier: LlamaCppTier | VllmTier, gpus: tuple[Gpu, ...]) -> int:

@@ -40,6 +40,7 @@ RANK = DeviceFigures(device="GPU 0", components={"weights": 7720.96, "activation
 FIGURES = BootFigures(
     engine="vllm", devices=[RANK, RANK.model_copy(update={"device": "GPU 1"})], kv_tokens=1024
 )
+FLAGS = ["--max-num-batched-tokens", "512"]
 
 
 def config(folder: Path) -> Config:
@@ -55,6 +56,13 @@ def config(folder: Path) -> Config:
                     "tensor_parallel_size": 2,
                     "context_tokens": 8192,
                     "env": {"SECRET": "hunter2"},
+                    "flags": [
+                        "--api-key",
+                        "hunter3",
+                        "--hf-token=hunter4",
+                        "--max-num-batched-tokens",
+                        "512",
+                    ],
                     "max_restarts": 0,
                 }
             ],
@@ -150,7 +158,8 @@ async def test_without_a_prediction_a_start_is_kept_all_the_same(tmp_path: Path,
     assert kept.gpus == [("NVIDIA H200", "GPU-0"), ("NVIDIA H200", "GPU-1")]
     assert kept.setup is not None
     assert kept.setup["context_tokens"] == 8192
-    assert "hunter2" not in str(kept)
+    assert kept.setup["flags"] == FLAGS
+    assert "hunter" not in str(kept)
 
 
 async def test_a_machine_that_cannot_be_looked_at_stops_no_engine(tmp_path: Path) -> None:
