@@ -21,6 +21,8 @@ class Component(StrEnum):
     COMMUNICATION = "communication"
     #: CUDA context, loaded kernels and libraries' own buffers.
     CONTEXT = "context"
+    #: What torch's allocator keeps after warm-up beyond the peak that vLLM counted (sampling with real settings).
+    CACHED = "cached"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,228 @@
+"""What a vLLM instance takes of each of its GPUs, and how large its KV pool becomes. Pure.
+
+Weights and KV are counted exactly (``weights.py``, ``kv.py``); the rest is estimated (``_vllm_overheads.py``)
+for vLLM 0.26 and corrected by what boots on this machine have shown. Amounts are MiB a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from subcortex.hardware import Gpu
+from subcortex.models.shape import ModelShape
+from subcortex.vram import _vllm_overheads as overheads
+from subcortex.vram._vllm_overheads import Rank
+from subcortex.vram.amount import Amount, total
+from subcortex.vram.boots import BootKey
+from subcortex.vram.calibration import Calibration
+from subcortex.vram.footprint import Component, DeviceNeed, Footprint
+from subcortex.vram.kv import KvLayout, layout, pipeline_tokens
+from subcortex.vram.setup import VllmSetup
+from subcortex.vram.weights import rank_bytes, stages
+
+_MIB = 2**20
+#: From this much memory on, vLLM takes larger batches by default (``engine/arg_utils.py``), A100 aside.
+_LARGE_CARD_MIB = 70 * 1024
+_LARGE_BATCH, _SMALL_BATCH = (8192, 1024), (2048, 256)
+_DEFAULT_UTILIZATION = 0.9
+#: What torch sees of a card, MiB, where it was measured: NVML's total less what the driver keeps.
+_TORCH_TOTAL_MIB = {"NVIDIA H200": 139.80 * 1024}
+_DRIVER_MIB, _DRIVER_SHARE = 250.0, 0.0035
+
+
+@dataclass(frozen=True, slots=True)
+class RankEstimate:
+    """One rank by the names that vLLM logs, MiB.
+
+    Args:
+        weights: "Model loading took".
+        peak_activation: "peak activation".
+        non_torch: "non-torch memory".
+        graphs: "Graph capturing finished … took".
+        graphs_set_aside: Taken off the pool for graphs before they are captured.
+        before: What is gone of the card before vLLM's first reading: context and communication.
+        cached: Kept by torch after warm-up beyond the peak.
+        pool: "Available KV cache memory".
+    """
+
+    weights: Amount
+    peak_activation: Amount
+    non_torch: Amount
+    graphs: Amount
+    graphs_set_aside: Amount
+    before: Amount
+    cached: Amount
+    pool: Amount
+
+
+def resolved(setup: VllmSetup, shape: ModelShape, gpu: Gpu | None) -> VllmSetup:
+    """Return ``setup`` with vLLM's own defaults in place of None, as its server chooses them on that card."""
+    large = gpu is not None and gpu.memory_total_mib >= _LARGE_CARD_MIB and "A100" not in gpu.name
+    tokens, sequences = _LARGE_BATCH if large else _SMALL_BATCH
+    context = setup.context_tokens or shape.max_context_tokens or tokens
+    tokens = setup.max_batched_tokens or tokens
+    kv_bytes = setup.kv_bytes_per_element or shape.dtype_bytes
+    return replace(
+        setup,
+        context_tokens=context,
+        max_batched_tokens=tokens,
+        max_sequences=setup.max_sequences or min(sequences, tokens),
+        kv_bytes_per_element=kv_bytes,
+    )
+
+
+def torch_total_mib(gpu: Gpu) -> float:
+    """Return what torch calls the card's total, of which utilisation is a share, MiB."""
+    known = _TORCH_TOTAL_MIB.get(gpu.name)
+    return known if known is not None else gpu.memory_total_mib * (1 - _DRIVER_SHARE) - _DRIVER_MIB
+
+
+def estimate(
+    shape: ModelShape,
+    setup: VllmSetup,
+    gpus: Sequence[Gpu],
+    *,
+    calibration: Calibration | None = None,
+    model: str | None = None,
+) -> tuple[RankEstimate, ...]:
+    """Return every rank, stage by stage and TP neighbours first, as vLLM counts them.
+
+    Args:
+        shape: The model.
+        setup: How it is run; defaults are filled in for the first card.
+        gpus: Its TP·PP cards, in vLLM's order.
+        calibration: What boots have taught, None for the bare estimate.
+        model: As boots of it are remembered.
+    """
+    setup = resolved(setup, shape, gpus[0] if gpus else None)
+    corrected = _Corrected(calibration, setup, model)
+    divided = stages(len(shape.layers), setup.pipeline_parallel_size)
+    tp = setup.tensor_parallel_size
+    return tuple(
+        _rank(shape, setup, gpu, number // tp, divided[number // tp], corrected)
+        for number, gpu in enumerate(gpus)
+    )
+
+
+def _rank(
+    shape: ModelShape, setup: VllmSetup, gpu: Gpu, stage: int, layers: range, corrected: _Corrected
+) -> RankEstimate:
+    rank = Rank(layers=len(layers), first=stage == 0, card=gpu.name)
+    corrected = corrected.on(gpu)
+    weights_mib = rank_bytes(shape, setup, stage=stage) / _MIB
+    weights = corrected(Component.WEIGHTS, Amount(weights_mib, _weights_sigma(shape, weights_mib)))
+    peak = corrected(Component.ACTIVATIONS, overheads.activations(shape, setup, rank))
+    taken = corrected(Component.GRAPHS, overheads.graphs(shape, setup, rank))
+    non_torch = overheads.non_torch(shape, setup)
+    before = overheads.context(rank) + overheads.communication(shape, setup, rank)
+    aside = overheads.graphs_set_aside(shape, taken)
+    share = setup.gpu_memory_utilization or _DEFAULT_UTILIZATION
+    pool = Amount(share * torch_total_mib(gpu)) - total((weights, peak, non_torch, aside))
+    if setup.kv_pool_bytes is not None:
+        pool = Amount(setup.kv_pool_bytes / _MIB)
+    kept = overheads.cached(shape, setup, peak)
+    return RankEstimate(weights, peak, non_torch, taken, aside, before, kept, pool)
+
+
+def _weights_sigma(shape: ModelShape, mean_mib: float) -> float:
+    """Return the σ of weights: allocation rounds each tensor up, and quantised ones are repacked."""
+    share = 0.0015 if shape.quantisation is None else 0.01
+    return 4 + share * mean_mib
+
+
+def footprint(
+    shape: ModelShape,
+    setup: VllmSetup,
+    gpus: Sequence[Gpu],
+    *,
+    calibration: Calibration | None = None,
+    model: str | None = None,
+) -> Footprint:
+    """Return what the instance takes of each GPU and of the host.
+
+    The pool is ``setup.kv_pool_bytes``, or what ``gpu_memory_utilization`` (vLLM's 0.9 if None) leaves.
+
+    Raises:
+        InvalidRequest: The model's layers cannot be divided over the stages.
+    """
+    ranks = estimate(shape, setup, gpus, calibration=calibration, model=model)
+    setup = resolved(setup, shape, gpus[0] if gpus else None)
+    devices = tuple(_need(rank, setup) for rank in ranks)
+    weights = total(rank.weights for rank in ranks)
+    return Footprint(
+        devices,
+        host=DeviceNeed({Component.CONTEXT: Amount(3000.0 + 1200.0 * len(gpus), 600.0)}),
+        asleep=tuple(asleep(rank) for rank in ranks) if setup.sleep_mode else None,
+        asleep_host=weights if setup.sleep_mode else None,
+    )
+
+
+def _need(rank: RankEstimate, setup: VllmSetup) -> DeviceNeed:
+    # What vLLM finds before its first reading is one figure; with one GPU none of it is communication.
+    before = rank.before + rank.non_torch
+    alone = setup.gpus == 1
+    context = before if alone else Amount(before.mean_mib * 0.4, before.sigma_mib * 0.6)
+    pool = Amount(max(0.0, rank.pool.mean_mib), rank.pool.sigma_mib)
+    parts = {
+        Component.WEIGHTS: rank.weights,
+        Component.KV: pool,
+        Component.ACTIVATIONS: rank.peak_activation,
+        Component.GRAPHS: rank.graphs,
+        Component.CONTEXT: context,
+        Component.COMMUNICATION: Amount() if alone else Amount(before.mean_mib * 0.6, before.sigma_mib * 0.8),
+        Component.CACHED: rank.cached,
+    }
+    return DeviceNeed({name: amount for name, amount in parts.items() if amount != Amount()})
+
+
+def asleep(rank: RankEstimate) -> Amount:
+    """Return what a rank keeps while asleep at level 1: context, communication, graphs and a remainder.
+
+    The remainder was 0.2 to 1.1 GiB in five measured sleeps (docs/evidence/vram-h200).
+    """
+    return rank.before + rank.non_torch + rank.graphs + Amount(520.0, 330.0)
+
+
+def kv_tokens(
+    shape: ModelShape,
+    setup: VllmSetup,
+    gpus: Sequence[Gpu],
+    *,
+    calibration: Calibration | None = None,
+    model: str | None = None,
+) -> int:
+    """Return the tokens that vLLM would log as "GPU KV cache size": the least over ranks and stages."""
+    ranks = estimate(shape, setup, gpus, calibration=calibration, model=model)
+    pool_bytes = int(max(0.0, min(rank.pool.mean_mib for rank in ranks)) * _MIB)
+    return pool_tokens(shape, setup, gpus, pool_bytes)
+
+
+def pool_tokens(shape: ModelShape, setup: VllmSetup, gpus: Sequence[Gpu], pool_bytes: int) -> int:
+    """Return the tokens that vLLM would log for a pool of that size on each rank."""
+    setup = resolved(setup, shape, gpus[0] if gpus else None)
+    return pipeline_tokens(pools(shape, setup), pool_bytes, setup.context_tokens or 0)
+
+
+def pools(shape: ModelShape, setup: VllmSetup) -> tuple[KvLayout, ...]:
+    """Return how each pipeline stage keeps keys and values."""
+    return tuple(layout(shape, setup, stage=stage) for stage in range(setup.pipeline_parallel_size))
+
+
+@dataclass(frozen=True, slots=True)
+class _Corrected:
+    """An estimate as boots of its kind have corrected it; unchanged without any."""
+
+    calibration: Calibration | None
+    setup: VllmSetup
+    model: str | None
+    gpu_name: str | None = None
+
+    def on(self, gpu: Gpu) -> _Corrected:
+        return replace(self, gpu_name=gpu.name)
+
+    def __call__(self, component: Component, predicted: Amount) -> Amount:
+        if self.calibration is None:
+            return predicted
+        key = BootKey("vllm", self.setup.version, self.gpu_name, self.setup.tensor_parallel_size)
+        return self.calibration.applied(component, predicted, key, model=self.model, setup=asdict(self.setup))
