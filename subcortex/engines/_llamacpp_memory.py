@@ -16,7 +16,7 @@ BUFFERS_VERBOSITY, USUAL_VERBOSITY = 4, 3
 RESOLUTION_MIB = 0.01
 
 _BUFFER = re.compile(
-    r": +(?P<device>[\w()]+) +(?P<what>model|KV|RS|compute|output) buffer size *= *(?P<mib>[\d.]+) MiB"
+    r": +(?P<device>[\w()]+) +(?P<what>model|KV|RS|compute|output) buffer size *= *(?P<mib>\d+(?:\.\d+)?) MiB"
 )
 _PART = {"model": "weights", "KV": "kv", "RS": "kv", "compute": "activations", "output": "activations"}
 _CACHE = re.compile(r"llama_kv_cache: size = .*?\( *(\d+) cells, .*?(?:\d+/ *(\d+) seqs)?\), K \((\w+)\)")

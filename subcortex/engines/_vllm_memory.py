@@ -17,7 +17,7 @@ _GIB = 1024.0
 #: vLLM rounds every figure to a hundredth of a GiB.
 RESOLUTION_MIB = 0.01 * _GIB
 
-_NUMBER = r"(-?[\d.]+) ?"
+_NUMBER = r"(-?\d+(?:\.\d+)?) ?"
 _PROCESS = re.compile(r"^\((?P<process>[\w -]+?) pid=(?P<pid>\d+)\) ")
 _RANK = re.compile(r"world_size=(?P<world>\d+) rank=(?P<rank>\d+) ")
 _NAMED_RANK = re.compile(r"(?P<kind>TP|PP)(?P<number>\d+)")
@@ -30,8 +30,8 @@ _DEVICE = re.compile(r" device_config=(\w+)")
 _CHUNKED = re.compile(r" enable_chunked_prefill=(\w+)")
 _BATCHED = re.compile(r"Chunked prefill is (?P<on>enabled|disabled)(?: with max_num_batched_tokens=(\d+))?")
 _BATCHED_BY_DEFAULT = re.compile(r"Defaulting max_num_batched_tokens to (\d+)")
-_KV_TOKENS = re.compile(r"KV cache size: ([\d,]+) tokens")
-_CONCURRENCY = re.compile(r"Maximum concurrency for [\d,]+ tokens per request: ([\d.]+)x")
+_KV_TOKENS = re.compile(r"KV cache size: (\d[\d,]*) tokens")
+_CONCURRENCY = re.compile(r"Maximum concurrency for [\d,]+ tokens per request: (\d+(?:\.\d+)?)x")
 
 _WEIGHTS = re.compile(rf"Model loading took {_NUMBER}GiB")
 _AVAILABLE_KV = re.compile(rf"Available KV cache memory: {_NUMBER}GiB")
@@ -40,7 +40,7 @@ _GRAPHS_GUESSED = re.compile(rf"CUDA graph pool memory: [\d.]+ GiB \(actual\), {
 _GUESS_APPLIED = "CUDA graph memory profiling is enabled"
 _AT_START = re.compile(
     rf"Free memory on device (?:\S+ )?\({_NUMBER}/{_NUMBER}GiB\) on startup.*?"
-    rf"GPU memory utilization (?:is )?\(([\d.]+), {_NUMBER}GiB\)"
+    rf"GPU memory utilization (?:is )?\({_NUMBER}, {_NUMBER}GiB\)"
 )
 _USAGE_026 = re.compile(
     rf"Actual usage is {_NUMBER}GiB for weight, {_NUMBER}GiB for peak activation, "

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from subcortex.engines import _llamacpp_memory, _vllm_memory, create
 from subcortex.engines.protocol import Progress
@@ -189,6 +191,30 @@ requested memory for the worker. 1.77 GiB memory was consumed by non-kv usages."
 def test_a_log_that_says_nothing_of_memory_gives_nothing(text: str) -> None:
     assert _vllm_memory.read_boot([text]) is None
     assert _llamacpp_memory.read_boot([text]) is None
+
+
+_ALL = [line for file in RECORDED.glob("*boot*.log") for line in file.read_text().splitlines()]
+_CUTS = st.integers(0, 400)
+
+
+@given(st.lists(st.builds(lambda line, a, b: line[a:][:b], st.sampled_from(_ALL), _CUTS, _CUTS)))
+def test_torn_lines_in_any_order_are_never_an_error(torn: list[str]) -> None:
+    for module in (_vllm_memory, _llamacpp_memory):
+        figures = module.read_boot(torn)
+        kept = [line for line in torn if module.of_interest(line)]
+        assert module.read_boot(kept) == figures
+
+
+@given(st.text(alphabet="0123456789.,-", max_size=12))
+def test_numbers_that_are_none_are_no_figures(number: str) -> None:
+    for text in (
+        f"Model loading took {number} GiB and 1 seconds",
+        f"GPU KV cache size: {number} tokens, Maximum concurrency for 1 tokens per request: {number}x",
+        f"Graph capturing finished in 1 secs, took {number} GiB",
+        f"llama_kv_cache:        CPU KV buffer size =     {number} MiB",
+    ):
+        _vllm_memory.read_boot([text])
+        _llamacpp_memory.read_boot([text])
 
 
 def test_llamacpp_on_a_cpu() -> None:
