@@ -102,13 +102,13 @@ def pretend_h200() -> None:
     triton_utils: Any = importlib.import_module("vllm.triton_utils.importing")
     triton_utils.HAS_TRITON = False
     package: Any = importlib.import_module("vllm.triton_utils")
-    stand_in_for_kernels()
-    registry: Any = importlib.import_module("vllm.model_executor.models.registry")
-    registry._run_in_subprocess = lambda function: function()  # a child would not be pretending
     package.triton.Config = lambda kwargs=None, **rest: types.SimpleNamespace(
         **{"kwargs": kwargs or {}, "num_warps": 4, "num_stages": 2, "num_ctas": 1} | rest
     )
     package.HAS_TRITON = True  # the real one exists on a GPU host; here placeholders stand for its kernels
+    stand_in_for_kernels()
+    registry: Any = importlib.import_module("vllm.model_executor.models.registry")
+    registry._run_in_subprocess = lambda function: function()  # a child would not be pretending
 
 
 def stand_in_for_kernels() -> None:

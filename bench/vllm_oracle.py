@@ -19,6 +19,7 @@ import logging
 import os
 import re
 import sys
+import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -274,7 +275,7 @@ class Oracle:
         found: dict[str, Any] = runner.get_kv_cache_spec(config)
         backends: Any = importlib.import_module("vllm.v1.attention.backends.utils")
         if hasattr(backends, "resolve_kv_cache_layout") and found:  # newer vLLM: the engine core chooses once
-            supported = runner.get_supported_kv_cache_layouts(config)
+            supported = layouts_of(config)
             backends.resolve_kv_cache_layout(config, [supported], list(found.values()))
         return found
 
@@ -353,6 +354,13 @@ def backends_of(config: Any) -> dict[str, int]:
     return dict(Counter(backend.get_name() for backend in found))
 
 
+def layouts_of(config: Any) -> list[str]:
+    """Return the cache layouts that every backend of the model supports (newer vLLM)."""
+    base: Any = importlib.import_module("vllm.v1.worker.worker_base")
+    backends = base.get_current_attn_backends(config)
+    return [layout.name for layout in base.get_supported_kv_cache_layouts(backends)]
+
+
 def own_length(folder: Path) -> int:
     """Return the longest request the model's config allows."""
     config = json.loads((folder / "config.json").read_text())
@@ -379,6 +387,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.sources:
         sys.path.insert(0, str(options.sources.resolve()))
+    os.environ.setdefault("VLLM_CACHE_ROOT", tempfile.mkdtemp(prefix="vllm-oracle-"))
     os.environ.update(HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1", VLLM_LOGGING_LEVEL="ERROR")
     pretend_h200()
     logging.disable(logging.WARNING if not options.trace else logging.INFO)
