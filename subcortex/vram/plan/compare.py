@@ -256,7 +256,7 @@ def _tokens(book: Book, seat: Seat, figures: Sequence[GpuFigures]) -> int:
         kept = [need.of(Component.KV).mean_mib for need in book.footprint(seat, 1.0).devices]
         slots = [figure.pool_mib / mib for figure, mib in zip(figures, kept, strict=True) if mib > 0]
         return int(min(slots, default=0.0)) * seat.ask.context_tokens
-    pools = book.pools(seat.ask, seat.setup)
+    pools = book.pools(seat, seat.setup)
     ranks = len(figures) // len(pools)
     return min(
         pool.tokens(

@@ -48,7 +48,7 @@ class Estimator(Protocol):
         """Return what an engine takes of each of ``gpus``, in its own order, and of the host."""
         ...
 
-    def pools(self, shape: ModelShape, setup: Setup) -> Sequence[KvPool]:
+    def pools(self, shape: ModelShape, setup: Setup, gpus: Sequence[Gpu]) -> Sequence[KvPool]:
         """Return how each pipeline stage keeps keys and values; one for llama.cpp."""
         ...
 

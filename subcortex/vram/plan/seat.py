@@ -79,12 +79,13 @@ class Book:
         self._kept[id(thing)] = thing
         return id(thing)
 
-    def pools(self, ask: TierAsk, setup: Setup) -> Sequence[KvPool]:
+    def pools(self, seat: Seat, setup: Setup) -> Sequence[KvPool]:
         """Return how each stage keeps keys and values."""
         setup = _without_pool(setup)
-        key = (self._id(ask.shape), setup)
+        key = (self._id(seat.ask.shape), setup, tuple(self._kinds[gpu] for gpu in seat.gpus[:1]))
         if key not in self._pools:
-            self._pools[key] = self.estimator.pools(ask.shape, setup)
+            gpus = [self.gpus[gpu] for gpu in seat.gpus]
+            self._pools[key] = self.estimator.pools(seat.ask.shape, setup, gpus)
         return self._pools[key]
 
     def refusal(self, ask: TierAsk, setup: Setup, gpu_count: int) -> str | None:
@@ -99,7 +100,7 @@ class Book:
         """Return the bytes of one request of full length on the rank that needs most."""
         key = self._id(seat)
         if key not in self._request_bytes:
-            pools = self.pools(seat.ask, seat.setup)
+            pools = self.pools(seat, seat.setup)
             self._request_bytes[key] = max(
                 (pool.request_bytes(seat.ask.context_tokens) for pool in pools), default=0.0
             )
@@ -191,7 +192,7 @@ class Book:
         return min(
             (
                 pool.requests(size, length)
-                for pool, size in zip(self.pools(seat.ask, setup), self._pool_bytes(seat, setup), strict=True)
+                for pool, size in zip(self.pools(seat, setup), self._pool_bytes(seat, setup), strict=True)
             ),
             default=0.0,
         )
@@ -205,7 +206,7 @@ class Book:
         return min(
             (
                 pool.tokens(size, seat.ask.context_tokens)
-                for pool, size in zip(self.pools(seat.ask, setup), sizes, strict=True)
+                for pool, size in zip(self.pools(seat, setup), sizes, strict=True)
             ),
             default=0,
         )

@@ -118,7 +118,7 @@ class Simple:
         }
         return Footprint(devices, DeviceNeed({k: v for k, v in host.items() if v.mean_mib > 0}))
 
-    def pools(self, shape: ModelShape, setup: Setup) -> Sequence[Pool]:
+    def pools(self, shape: ModelShape, setup: Setup, gpus: Sequence[Gpu]) -> Sequence[Pool]:
         if isinstance(setup, LlamaCppSetup):
             return [Pool(kv_bytes(shape, 1))]
         stages = setup.pipeline_parallel_size

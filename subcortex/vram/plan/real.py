@@ -1,0 +1,72 @@
+"""The estimates of this project as the plan asks for them, and what other forms of a model there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from subcortex.errors import SubcortexError
+from subcortex.hardware import Gpu, Hardware
+from subcortex.models.shape import ModelShape
+from subcortex.vram import llamacpp, vllm
+from subcortex.vram.calibration import Calibration
+from subcortex.vram.footprint import Footprint
+from subcortex.vram.plan.estimator import Illegal, KvPool
+from subcortex.vram.setup import LlamaCppSetup, Setup, VllmSetup
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaCppPool:
+    """llama.cpp's cache as the plan sees it: every slot has the same length."""
+
+    def request_bytes(self, length: int, /) -> float:
+        """Return nothing: what slots take is part of the footprint."""
+        return 0.0
+
+    def requests(self, pool_bytes: float, length: int, /) -> float:
+        """Return one; slots are counted, not sized."""
+        return 1.0
+
+    def tokens(self, pool_bytes: float, context_tokens: int, /) -> int:
+        """Return the length of a slot."""
+        return context_tokens
+
+
+class Estimates:
+    """What this project knows of engines, as an :class:`Estimator`.
+
+    Args:
+        hardware: The machine, for its links and host memory.
+        calibration: What boots have taught; None for none.
+    """
+
+    def __init__(self, hardware: Hardware, calibration: Calibration | None = None) -> None:
+        self._hardware = hardware
+        self._calibration = calibration
+
+    def footprint(self, shape: ModelShape, setup: Setup, gpus: Sequence[Gpu]) -> Footprint:
+        """Return what an engine takes of each GPU and of the host."""
+        if isinstance(setup, LlamaCppSetup):
+            return llamacpp.footprint(shape, setup, gpus)
+        return vllm.footprint(shape, setup, gpus, calibration=self._calibration)
+
+    def pools(self, shape: ModelShape, setup: Setup, gpus: Sequence[Gpu]) -> Sequence[KvPool]:
+        """Return how each pipeline stage keeps keys and values."""
+        if isinstance(setup, LlamaCppSetup):
+            return [LlamaCppPool()]
+        return vllm.pools(shape, vllm.resolved(setup, shape, gpus[0] if gpus else None))
+
+    def refusals(self, shape: ModelShape, setup: Setup, gpu_count: int) -> Sequence[Illegal]:
+        """Return why the engine would not take a setup."""
+        return []
+
+    def split(self, shape: ModelShape, setup: LlamaCppSetup, gpus: Sequence[Gpu]) -> tuple[float, ...]:
+        """Return whole layers for each GPU, or shares of what is free where no split fits."""
+        try:
+            return tuple(map(float, llamacpp.tensor_split_for(shape, gpus, setup)))
+        except SubcortexError:
+            free = [max(1.0, round(gpu.memory_free_mib)) for gpu in gpus]
+            return tuple(free)
+
+
+__all__ = ["Estimates", "LlamaCppPool", "VllmSetup", "replace"]
