@@ -8,6 +8,7 @@ What is compared with what:
 * ``context`` and ``communication`` together, since nobody tells them apart. vLLM: what it counts outside
   torch since its first reading, plus what was gone before that reading (the context and NCCL exist by then:
   total less free, less what others held). Others: what the driver charges its processes for, less buffers.
+* ``cached``: what the driver charges vLLM for beyond all that its log adds up to.
 """
 
 from __future__ import annotations
@@ -36,12 +37,14 @@ class BootKey:
         version: The engine's, e.g. ``0.26.0``; None if unknown.
         gpu_name: As NVML names the cards; None on a machine without.
         tensor_parallel_size: Ranks (llama.cpp: GPUs that the layers are split over).
+        pipeline_parallel_size: Stages.
     """
 
     engine: str
     version: str | None = None
     gpu_name: str | None = None
     tensor_parallel_size: int = 1
+    pipeline_parallel_size: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,6 @@ class Boot:
     measured: BootFigures | None = None
     architecture: str | None = None
     setup: Mapping[str, Any] = field(default_factory=dict)
-    pipeline_parallel_size: int = 1
     used_before_mib: tuple[float | None, ...] = ()
     outcome: str | None = "ready"
 
@@ -167,6 +169,8 @@ def residuals(
             overhead = _overhead_mib(device, before)
             if overhead is not None:
                 figures[_OVERHEAD] = overhead
+                if (kept := _cached_mib(device, overhead)) is not None:
+                    figures[(Component.CACHED,)] = kept
             found += _compared(device.device, need, figures)
     if measured.host is not None and predicted.host.components:
         found += _compared("host", predicted.host, _named(measured.host, measured))
@@ -193,6 +197,14 @@ def _overhead_mib(device: DeviceFigures, used_before_mib: float | None) -> float
         buffers = sum(device.components.values()) - device.components.get("mapped", 0.0)
         return max(0.0, device.taken_mib - buffers - (device.kv_pool_mib or 0.0))
     return None
+
+
+def _cached_mib(device: DeviceFigures, overhead_mib: float) -> float | None:
+    """Return what the driver counts beyond all that vLLM's log adds up to, MiB."""
+    if device.taken_mib is None or device.other_mib is None or "activations" not in device.components:
+        return None
+    logged = sum(device.components.values()) + (device.kv_pool_mib or 0.0)
+    return max(0.0, device.taken_mib - logged - overhead_mib)
 
 
 def _compared(name: str, need: DeviceNeed, figures: Mapping[tuple[Component, ...], float]) -> list[Residual]:
@@ -267,7 +279,6 @@ def boot_from(record: BootRecord) -> Boot | None:
         measured=record.measured,
         architecture=record.architecture,
         setup={key: value for key, value in (record.setup or {}).items() if key != "version"},
-        pipeline_parallel_size=record.pipeline_parallel_size,
         used_before_mib=tuple(stored.get("used_before_mib", ())),
         outcome=record.outcome,
     )
@@ -282,6 +293,7 @@ def boot_key(record: BootRecord) -> BootKey:
         version=plain_version(version),
         gpu_name=" + ".join(names) or None,
         tensor_parallel_size=record.tensor_parallel_size,
+        pipeline_parallel_size=record.pipeline_parallel_size,
     )
 
 

@@ -17,7 +17,7 @@ Boots of another kind count less, by the product of these:
 * another version of the engine: 1/2. Formulas stay wrong in the same way, but engines change what they count
   (vLLM 0.32 adds graphs to activations and torch's leftovers to the rest);
 * another card: 1/2. Context, kernels and graphs depend on it; weights, activations and KV do not;
-* another number of ranks: 3/10. Communication begins at two, and activations do not shrink evenly;
+* another number of ranks or stages: 3/10. Communication begins at two, and activations do not shrink evenly;
 * another engine: 0. It is another program.
 
 Two agreeing boots move an estimate freely; one alone at most 2 σ (it is winsorised around the weighted median
@@ -61,6 +61,9 @@ _OTHER_SETUP_WEIGHT, _OTHER_SETUP_NOISE = 0.5, 0.5
 #: Estimates closer than this share of themselves count as exact.
 _EXACT_SHARE = 0.002
 _REPEATS_NEEDED, _MODELS_NEEDED = 2, 3
+#: Of a setup: what is part of the key already, and what sizes the KV pool.
+_NAMES = frozenset({"engine", "version"})
+_POOL = frozenset({"gpu_memory_utilization", "kv_pool_bytes"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ class Calibration:
             predicted: The raw estimate of it, MiB.
             key: Where it is to run.
             model: As the config names it; its own boots count most.
-            setup: As ``boots.setup_json`` gives it; ``version`` is of no matter.
+            setup: As ``boots.setup_json`` gives it; ``engine`` and ``version`` are of no matter.
             place: On a GPU or in host memory.
         """
         found = self._by_component.get((place, component), ())
@@ -129,7 +132,7 @@ class Calibration:
             return predicted
         own = [one for one, weight in kin if one.model == model and one.key == key]
         others = [(one, weight) for one, weight in kin if one.model != model or one.key != key]
-        asked = _plain(setup)
+        asked = _deciding(setup, component)
         if self._exact(predicted):
             return self._exactly(predicted, own, others, asked)
         score, variance = self._shared(others)
@@ -169,7 +172,11 @@ class Calibration:
         others: Sequence[tuple[Evidence, float]],
         setup: Mapping[str, Any],
     ) -> Amount:
-        repeats = [one.measured_mib - predicted.mean_mib for one in own if _plain(one.setup) == setup]
+        repeats = [
+            one.measured_mib - predicted.mean_mib
+            for one in own
+            if _deciding(one.setup, one.component) == setup
+        ]
         if consistent(repeats, least=_REPEATS_NEEDED, floor=self.floor_mib):
             scatter = max(predicted.sigma_mib, self.floor_mib, spread(repeats))
             return Amount(predicted.mean_mib + median(repeats), scatter)
@@ -207,7 +214,7 @@ class Calibration:
         """Return ``shared`` as corrected by boots of the model itself."""
         seen: list[tuple[float, bool]] = []
         for one in own:
-            if _plain(one.setup) == setup:
+            if _deciding(one.setup, one.component) == setup:
                 seen.append((one.measured_mib, True))
             elif not self._exact(one.estimate) and one.estimate.sigma_mib > 0:
                 seen.append((predicted.mean_mib + one.score * predicted.sigma_mib, False))
@@ -253,7 +260,10 @@ def similarity(key: BootKey, other: BootKey) -> float:
         weight *= _OTHER_VERSION
     if key.gpu_name != other.gpu_name:
         weight *= _OTHER_GPU
-    if key.tensor_parallel_size != other.tensor_parallel_size:
+    if (key.tensor_parallel_size, key.pipeline_parallel_size) != (
+        other.tensor_parallel_size,
+        other.pipeline_parallel_size,
+    ):
         weight *= _OTHER_RANKS
     return weight
 
@@ -298,5 +308,7 @@ def _shares(residual: Residual, need: DeviceNeed) -> list[tuple[Component, float
     return [(part, residual.residual_mib * share / in_all) for part, share in variances.items() if share > 0]
 
 
-def _plain(setup: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    return {name: value for name, value in (setup or {}).items() if name != "version"}
+def _deciding(setup: Mapping[str, Any] | None, component: Component) -> Mapping[str, Any]:
+    """Return what of a setup decides a component: the size of the pool is of matter to the pool alone."""
+    passing = _NAMES if component is Component.KV else _NAMES | _POOL
+    return {name: value for name, value in (setup or {}).items() if name not in passing}

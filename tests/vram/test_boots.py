@@ -65,6 +65,14 @@ def test_a_boot_on_an_empty_card_is_compared_part_by_part() -> None:
     assert joint.predicted == Amount(500.0, 100.0)
 
 
+def test_what_the_driver_counts_beyond_the_log_is_cached() -> None:
+    figures = recorded("vllm-0.26-8b-tp1-memory.log")
+    weighed = [device.model_copy(update={"taken_mib": 37563.0}) for device in figures.devices]
+    found = residuals(Footprint((CARD,)), figures.model_copy(update={"devices": weighed}), (0.0,))
+    (cached,) = (one.measured_mib for one in found if one.components == (Component.CACHED,))
+    assert cached == pytest.approx(37563 - (15.0 + 1.1 + 0.98 + 0.22 + 18.62 + 139.8 - 139.29) * 1024)
+
+
 def test_what_others_hold_is_not_the_engines() -> None:
     figures = recorded("vllm-0.26-70b-tp2-memory.log")
     both = Footprint((CARD, CARD))
