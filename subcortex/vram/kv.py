@@ -8,6 +8,7 @@ that fit; for windows and recurrent states it depends on the context.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -129,6 +130,22 @@ class KvLayout:
         while self.groups and self.tokens_of_blocks(blocks, context) < tokens:
             blocks += 1
         return blocks * self.block_bytes
+
+    def longest_tokens(self, pool_bytes: float, most_tokens: int | None = None) -> int:
+        """Return the longest request that a pool holds, as vLLM proposes it when the context does not fit.
+
+        Args:
+            pool_bytes: Bytes for the cache on this rank.
+            most_tokens: Longest of interest; None: the context of the layout.
+
+        Raises:
+            InvalidRequest: No length is given and the context is not known.
+        """
+        blocks, most = self.blocks(pool_bytes), self._context(most_tokens)
+        if not self.groups:
+            return most
+        # Blocks never shrink with the length, so the first length that needs more is one past the answer.
+        return bisect_right(range(1, most + 1), blocks, key=self.request_blocks)
 
     def max_sequences(self, pool_bytes: float) -> int | None:
         """Return the largest ``--max-num-seqs`` that the pool allows; None if it sets no limit.
