@@ -27,6 +27,8 @@ VLLM_BORDER_TENSORS = 2
 PEER_LATENCY_S, PEER_LATENCY_SIGMA_S = 15e-6, 5e-6
 #: The same by way of host memory, where they do not (NCCL's SHM transport). Assumed.
 HOST_LATENCY_S, HOST_LATENCY_SIGMA_S = 30e-6, 10e-6
+#: And where nobody knows which of the two it is.
+UNKNOWN_LATENCY_S, UNKNOWN_LATENCY_SIGMA_S = 22e-6, 11e-6
 #: Share of a nominal bandwidth that transfers reach, and its σ; a measured one is taken as it is. Assumed.
 NOMINAL_SHARE, NOMINAL_SHARE_SIGMA = 0.8, 0.1
 
@@ -36,7 +38,12 @@ class Link(Protocol):
 
     @property
     def kind(self) -> str:
-        """What it is, e.g. ``PCIe 4 x16`` or ``NVLink``."""
+        """Its code, e.g. ``PHB`` or ``NV4``."""
+        ...
+
+    @property
+    def words(self) -> str:
+        """What its figure comes from, e.g. ``PCIe 4 x16``."""
         ...
 
     @property
@@ -124,9 +131,11 @@ def pipeline_traffic(
 
 def latency(link: Link | None) -> Span:
     """Return how long the smallest message takes."""
-    if link is None or link.peer is False:
-        return Span(HOST_LATENCY_S, HOST_LATENCY_SIGMA_S)
-    return Span(PEER_LATENCY_S, PEER_LATENCY_SIGMA_S)
+    if link is None or link.peer is None:
+        return Span(UNKNOWN_LATENCY_S, UNKNOWN_LATENCY_SIGMA_S)
+    if link.peer:
+        return Span(PEER_LATENCY_S, PEER_LATENCY_SIGMA_S)
+    return Span(HOST_LATENCY_S, HOST_LATENCY_SIGMA_S)
 
 
 def duration(traffic: Traffic, link: Link, message_latency: Span | None = None) -> Span:
@@ -156,7 +165,17 @@ def layer_seconds(shape: ModelShape, tp: int, link: Link, tokens: int = 1) -> Sp
     return duration(Traffic(2, message, 2 * message * 2 * (tp - 1) / tp), link)
 
 
+def link_name(link: Link) -> str:
+    """Return what a link is, for people: ``PCIe 4 x16 (PHB), nominal`` or ``NV4, measured``."""
+    return f"{link.kind}, measured" if link.measured else f"{link.words or link.kind} ({link.kind}), nominal"
+
+
 def words(span: Span, link: Link) -> str:
     """Return what a link makes of a token, for people."""
-    source = "measured" if link.measured else "nominal"
-    return f"{link.kind}: +{span.mean_s * 1e3:.2g} ms a token ({link.gb_per_s:g} GB/s, {source})"
+    return f"{link_name(link)} {link.gb_per_s:.4g} GB/s: +{milliseconds(span)} a token"
+
+
+def milliseconds(span: Span) -> str:
+    """Return a span with its σ, for people: ``1.4 ± 0.5 ms``."""
+    mean, sigma = span.mean_s * 1e3, span.sigma_s * 1e3
+    return f"{mean:.2g} ± {sigma:.1g} ms" if sigma else f"{mean:.2g} ms"

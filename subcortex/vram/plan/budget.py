@@ -45,6 +45,12 @@ class Budget:
         return max(0.0, self.total_mib - self.used_mib - self.reserve_mib)
 
 
+def driver_mib(gpu: Gpu) -> float:
+    """Return the driver's share of a card: what it says, or what such cards were seen to withhold."""
+    estimated = DRIVER_MIB + DRIVER_SHARE * gpu.memory_total_mib
+    return max(estimated, gpu.memory_reserved_mib or 0.0)
+
+
 def gpu_budget(gpu: Gpu, own_mib: float = 0.0) -> Budget:
     """Return the budget of one GPU.
 
@@ -52,9 +58,9 @@ def gpu_budget(gpu: Gpu, own_mib: float = 0.0) -> Budget:
         gpu: As read.
         own_mib: How much of what is used is ours and will be planned anew.
     """
-    driver = DRIVER_MIB + DRIVER_SHARE * gpu.memory_total_mib
-    used = max(driver, gpu.memory_used_mib - own_mib)
-    reserve = MARGIN_MIB + (DISPLAY_MIB if getattr(gpu, "display_attached", False) else 0.0)
+    used = max(driver_mib(gpu), gpu.memory_used_mib - own_mib)
+    display = gpu.display_attached or gpu.display_active
+    reserve = MARGIN_MIB + (DISPLAY_MIB if display else 0.0)
     return Budget(gpu.index, gpu.name, gpu.memory_total_mib, min(used, gpu.memory_total_mib), reserve)
 
 

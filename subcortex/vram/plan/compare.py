@@ -13,8 +13,10 @@ from subcortex.vram.communication import (
     Span,
     Traffic,
     duration,
+    link_name,
     pipeline_traffic,
     tensor_traffic,
+    words,
 )
 from subcortex.vram.footprint import Component
 from subcortex.vram.plan.ask import Free, TierAsk
@@ -91,10 +93,9 @@ class Option:
             return "nothing crosses a link"
         if self.link is None:
             return "link unknown"
-        source = "measured" if self.link.measured else "nominal"
         share = self.token_link.mean_s / self.decode.mean_s if self.decode else 0.0
-        weight = f", {share:.0%} of a token" if share else ""
-        return f"{self.link.kind}: +{self.token_link.mean_s * 1e3:.2g} ms a token ({source}){weight}"
+        weight = f", {share:.0%} of it" if share >= 0.005 else ""
+        return f"{words(self.token_link, self.link)}{weight}"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-ready values."""
@@ -121,6 +122,7 @@ class Option:
             "prefill_tokens": self.prefill_tokens,
             "prefill_bytes": round(self.prefill.sent_bytes),
             "link": self.link.kind if self.link else None,
+            "link_name": link_name(self.link) if self.link else None,
             "link_gb_per_s": self.link.gb_per_s if self.link else None,
             "link_measured": self.link.measured if self.link else None,
             "token_link_ms": round(self.token_link.mean_s * 1e3, 4),
@@ -186,11 +188,11 @@ def _layouts(ask: TierAsk, count: int) -> Iterator[tuple[str, int, Setup]]:
         for tp in range(size, 0, -1):
             if size % tp == 0:
                 pp = size // tp
-                words = [f"TP {tp}"] if tp > 1 else []
-                words += [f"PP {pp}"] if pp > 1 else []
-                words += [f"DP {copies}"] if copies > 1 else []
+                names = [f"TP {tp}"] if tp > 1 else []
+                names += [f"PP {pp}"] if pp > 1 else []
+                names += [f"DP {copies}"] if copies > 1 else []
                 spread = replace(setup, tensor_parallel_size=tp, pipeline_parallel_size=pp)
-                yield " × ".join(words) or "1 GPU", copies, spread
+                yield " × ".join(names) or "1 GPU", copies, spread
 
 
 def _engine(

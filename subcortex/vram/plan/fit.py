@@ -1,11 +1,12 @@
 """The joint plan: all tiers on all GPUs, so that with the asked probability everything fits. Pure.
 
-The order of preference between places: how much of the wanted concurrency is reached, then fewer GPUs a tier
-(less traffic), then faster links, then the fullest GPU as empty as can be.
+The order of preference between places: how much of the wanted concurrency is reached, less a price for each
+GPU beyond one that a tier takes (traffic); then faster links; then the fullest GPU as empty as can be.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -16,16 +17,19 @@ from subcortex.vram.amount import z_score
 from subcortex.vram.plan.ask import TierAsk, in_order
 from subcortex.vram.plan.budget import HOST
 from subcortex.vram.plan.estimator import Estimator
-from subcortex.vram.plan.place import MOST_COMPARED, Search, layouts, seats_of
+from subcortex.vram.plan.place import MOST_COMPARED, MOST_SEEN, Search, layouts, seats_of
 from subcortex.vram.plan.seat import Book, Mode, Seat
-from subcortex.vram.plan.states import State, grown, homes, likelihood, load_of, swaps
+from subcortex.vram.plan.states import COARSE_STEPS, State, grown, homes, likelihood, load_of, swaps, wanted
 from subcortex.vram.setup import VllmSetup
 
 DEFAULT_PROBABILITY = 0.95
 #: Resting states that are tried where not all tiers fit together.
 _MOST_HOMES = 64
 
-_Worth = tuple[float, float, int, float, float, tuple[tuple[int, ...], ...]]
+#: What a GPU more for one tier must bring, as a share of the concurrency that was wanted.
+_SEAT_COST = 0.05
+
+_Worth = tuple[float, float, float, tuple[tuple[int, ...], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,17 +138,43 @@ def _best(book: Book, asks: Sequence[TierAsk], home: State) -> Fit | None:
     search = Search(book, asks, home)
     best: tuple[_Worth, Fit] | None = None
     for seats in range(search.least, search.most + 1):
-        for fit in islice(_fits(book, search, seats, home), MOST_COMPARED):
+        if best is not None and best[0][0] <= _SEAT_COST * (seats - len(asks)):
+            # Even with all that was wanted, more GPUs would cost more than they bring.
+            break
+        for fit in _compared(book, search, seats, home):
             worth = _worth(fit)
             if best is None or worth < best[0]:
                 best = worth, fit
-        if best is not None and best[0][0] == 0.0:
-            # All that was wanted is reached; more GPUs could only add traffic.
-            break
-    return best[1] if best else None
+    if best is None:
+        return None
+    fit = best[1]
+    requests = grown(book, fit.seats, (home, *fit.swaps.values()))
+    return replace(fit, requests=requests, exact=search.exact)
+
+
+def _compared(book: Book, search: Search, seats: int, home: State) -> Iterator[Fit]:
+    """Yield placements of so many seats: those with all that was wanted, and the nearest of the others."""
+    others: list[tuple[float, int, Fit]] = []
+    for number, fit in enumerate(islice(_fits(book, search, seats, home), MOST_SEEN)):
+        beyond = _beyond(fit)
+        if beyond <= 0 and fit.probability >= book.probability:
+            yield fit
+        else:
+            others.append((beyond, number, fit))
+    for _, _, fit in heapq.nsmallest(MOST_COMPARED, others):
+        states = (home, *fit.swaps.values())
+        yield replace(fit, requests=grown(book, fit.seats, states, steps=COARSE_STEPS))
+
+
+def _beyond(fit: Fit) -> float:
+    """Return by how much all devices together would be too small for what was wanted, MiB."""
+    load = load_of(fit.book, fit.seats, fit.home, fit.requests)
+    limits = fit.book.limits
+    return sum(max(0.0, mean - limits[device].mib) for device, (mean, _) in load.items())
 
 
 def _fits(book: Book, search: Search, seats: int, home: State) -> Iterator[Fit]:
+    """Yield placements that fit with one request each, as if all that is wanted were reached."""
     for placed in search.complete(seats):
         if any(
             mode is Mode.ASLEEP and not book.can_sleep(seat) for seat, mode in zip(placed, home, strict=True)
@@ -152,8 +182,7 @@ def _fits(book: Book, search: Search, seats: int, home: State) -> Iterator[Fit]:
             continue
         others = swaps(book, placed, home)
         if others is not None:
-            requests = grown(book, placed, (home, *others.values()))
-            yield Fit(book, placed, requests, home, others, exact=search.exact)
+            yield Fit(book, placed, wanted(placed), home, others)
 
 
 def _worth(fit: Fit) -> _Worth:
@@ -162,7 +191,8 @@ def _worth(fit: Fit) -> _Worth:
         min(1.0, held / max(1, seat.ask.concurrency)) if seat.ask.grows else 1.0
         for seat, held in zip(fit.seats, fit.requests, strict=True)
     ]
-    missing = round(1 - min(reached), 3)
+    missing = 1 - (min(reached) + sum(reached) / len(reached)) / 2
+    cost = round(missing + _SEAT_COST * (seats_of(fit.seats) - len(fit.seats)), 4)
     load = load_of(fit.book, fit.seats, fit.home, fit.requests)
     fullest = max(
         (mean / max(fit.book.limits[gpu].mib, 1.0) for gpu, (mean, _) in load.items() if gpu != HOST),
@@ -170,8 +200,7 @@ def _worth(fit: Fit) -> _Worth:
     )
     places = tuple(seat.gpus for seat in fit.seats)
     slowest = min((_slowest_link(fit, seat) for seat in fit.seats), default=0.0)
-    average = round(1 - sum(reached) / len(reached), 3)
-    return missing, average, seats_of(fit.seats), -slowest, round(fullest, 6), places
+    return cost, -slowest, round(fullest, 6), places
 
 
 def _slowest_link(fit: Fit, seat: Seat) -> float:

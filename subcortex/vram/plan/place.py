@@ -12,20 +12,24 @@ from itertools import combinations
 from math import sqrt
 
 from subcortex.vram.amount import z_score
+from subcortex.vram.footprint import Component
 from subcortex.vram.plan.ask import Free, TierAsk
-from subcortex.vram.plan.budget import Load, fitting
+from subcortex.vram.plan.budget import HOST, Load, fitting
 from subcortex.vram.plan.seat import Book, Mode, Seat
 from subcortex.vram.setup import LlamaCppSetup, VllmSetup
 
 #: Places tried before a search gives up on being exact.
-MOST_PLACES = 20_000
-#: Complete placements of one size that are compared.
-MOST_COMPARED = 64
+MOST_PLACES = 40_000
+#: Complete placements of one size that are looked at, and those compared by what they have room for.
+MOST_SEEN, MOST_COMPARED = 1000, 12
 #: Splits are made for what is left with this probability whatever the plan's own, so that asking for less
 #: certainty never changes a split for the worse.
 _SPLIT_Z = z_score(0.95)
-#: Sizes of tensor parallelism that are tried where it is free; all the heads of common models divide by them.
+#: Sizes of tensor parallelism that are tried where it alone is free; with the stages free too, all are.
 _SIZES = (1, 2, 4, 8)
+
+#: What an engine takes alike of all cards together, and the share of it that no layout does without.
+_FIXED, _SURELY = (Component.WEIGHTS, Component.KV), 0.95
 
 _Sum = dict[int, tuple[float, float]]
 
@@ -46,8 +50,10 @@ def layouts(book: Book, ask: TierAsk) -> tuple[list[Layout], list[str]]:
     if isinstance(ask.setup, LlamaCppSetup):
         return _checked(book, ask, _llamacpp_layouts(ask, ask.setup, len(allowed)))
     setup = ask.setup
-    tensor = _SIZES if Free.TENSOR_PARALLEL in ask.free else (setup.tensor_parallel_size,)
-    stages = range(1, 9) if Free.PIPELINE_PARALLEL in ask.free else (setup.pipeline_parallel_size,)
+    anything = Free.PIPELINE_PARALLEL in ask.free
+    sizes = range(1, len(allowed) + 1) if anything else _SIZES
+    tensor = sizes if Free.TENSOR_PARALLEL in ask.free else (setup.tensor_parallel_size,)
+    stages = range(1, len(allowed) + 1) if anything else (setup.pipeline_parallel_size,)
     found = [
         Layout(tp * pp, replace(setup, tensor_parallel_size=tp, pipeline_parallel_size=pp))
         for tp in tensor
@@ -116,12 +122,28 @@ class Search:
         self._modes = [modes[i] for i in order]
         self._layouts = [layouts(book, ask)[0] for ask in self._asks]
         self._alike = _alike(book, self._asks)
-        self.tried = 0
+        self._whole_mib = sum(book.limits[gpu].mib for gpu in book.gpus)
+        least = [self._least_mib(k) for k in range(len(asks))]
+        self._rest_mib = [sum(least[k:]) for k in range(len(asks) + 1)]
+
+    def _least_mib(self, k: int) -> float:
+        """Return what a tier takes of all GPUs together wherever it sits: its weights and one request."""
+        ask, found = self._asks[k], self._layouts[k]
+        if self._modes[k] is not Mode.AWAKE or not found or any(layout.gpus == 0 for layout in found):
+            return 0.0
+        gpus = _allowed(self._book, ask)
+        sizes = []
+        for layout in (found[0], found[-1]):
+            seat = self._seated(ask, layout, tuple(gpus[: layout.gpus]), {})
+            made = self._book.footprint(seat, 1.0)
+            fixed = [need.of(part).mean_mib for need in made.devices for part in _FIXED]
+            sizes.append(sum(fixed))
+        return _SURELY * min(sizes)
 
     @property
     def exact(self) -> bool:
         """Every place was tried, or need not be."""
-        return self.tried < MOST_PLACES
+        return self._book.tried < MOST_PLACES
 
     @property
     def least(self) -> int:
@@ -149,6 +171,9 @@ class Search:
             if seats == 0:
                 yield placed
             return
+        taken = sum(mean for device, (mean, _) in load.items() if device != HOST)
+        if taken + self._rest_mib[k] > self._whole_mib:
+            return
         rest = self._layouts[k + 1 :]
         least = sum(min(layout.gpus for layout in found) for found in rest)
         most = sum(max(layout.gpus for layout in found) for found in rest)
@@ -156,9 +181,9 @@ class Search:
             if not least <= seats - layout.gpus <= most:
                 continue
             for gpus in self._choices(k, layout, held):
-                if self.tried >= MOST_PLACES:
+                if not self.exact:
                     return
-                self.tried += 1
+                self._book.tried += 1
                 # What is not awake need not leave room for those who are.
                 beside = load if self._modes[k] is Mode.AWAKE else {}
                 seat = self._seated(self._asks[k], layout, gpus, beside)
@@ -216,12 +241,13 @@ def _stiffness(ask: TierAsk) -> tuple[bool, float, str]:
 
 def _alike(book: Book, asks: Sequence[TierAsk]) -> dict[int, object]:
     """Return a value for each GPU that is equal for those that can be exchanged."""
-    links = getattr(book.hardware, "links", None)
+    pairs = book.hardware.links
+    # Cards are only alike if every two of them are joined alike.
+    uniform = len({(pair.code, pair.peer_read, pair.measured_gb_per_s) for pair in pairs}) <= 1
     found: dict[int, object] = {}
     for gpu in book.gpus:
         may = tuple(ask.devices is None or gpu in ask.devices for ask in asks)
-        # With links that differ, two equal cards are not alike.
-        found[gpu] = (book.kind(gpu), may, gpu if links else None)
+        found[gpu] = (book.kind(gpu), may, None if uniform else gpu)
     return found
 
 

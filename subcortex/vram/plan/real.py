@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from math import inf
 
 from subcortex.errors import SubcortexError
 from subcortex.hardware import Gpu, Hardware
+from subcortex.hardware.cards import card_for
+from subcortex.hardware.links import Link, slowest_link
 from subcortex.models.shape import ModelShape
-from subcortex.vram import llamacpp, vllm
+from subcortex.vram import legality, llamacpp, vllm
 from subcortex.vram.calibration import Calibration
 from subcortex.vram.footprint import Footprint
 from subcortex.vram.plan.estimator import Illegal, KvPool
-from subcortex.vram.setup import LlamaCppSetup, Setup, VllmSetup
+from subcortex.vram.setup import LlamaCppSetup, Setup
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Estimates:
 
     def refusals(self, shape: ModelShape, setup: Setup, gpu_count: int) -> Sequence[Illegal]:
         """Return why the engine would not take a setup."""
-        return []
+        return legality.refusals(shape, setup, gpu_count=gpu_count)
 
     def split(self, shape: ModelShape, setup: LlamaCppSetup, gpus: Sequence[Gpu]) -> tuple[float, ...]:
         """Return whole layers for each GPU, or shares of what is free where no split fits."""
@@ -68,5 +71,16 @@ class Estimates:
             free = [max(1.0, round(gpu.memory_free_mib)) for gpu in gpus]
             return tuple(free)
 
+    def link_between(self, gpus: Sequence[Gpu]) -> Link | None:
+        """Return the slowest link between GPUs, None for one alone."""
+        return slowest_link(self._hardware, [gpu.index for gpu in gpus])
 
-__all__ = ["Estimates", "LlamaCppPool", "VllmSetup", "replace"]
+    def link_gb_per_s(self, hardware: Hardware, gpus: Sequence[int]) -> float:
+        """Return the GB/s of the slowest link between GPUs."""
+        link = slowest_link(hardware, gpus)
+        return link.gb_per_s if link else inf
+
+    def bandwidth_gb_per_s(self, gpu: Gpu) -> float | None:
+        """Return a card's memory bandwidth, None for a card that the table lacks."""
+        card = card_for(gpu.name, gpu.memory_total_mib)
+        return card.memory_gb_per_s if card else None

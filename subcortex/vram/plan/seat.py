@@ -54,6 +54,8 @@ class Book:
         self.hardware = hardware
         self.estimator = estimator
         self.probability = probability
+        #: Places that searches have tried, all together.
+        self.tried = 0
         self.limits: dict[int, Budget] = budgets(hardware, own_mib)
         self.gpus: dict[int, Gpu] = {gpu.index: gpu for gpu in hardware.gpus}
         self._kinds = {gpu.index: self._kind(gpu) for gpu in hardware.gpus}

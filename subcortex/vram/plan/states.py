@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
 from subcortex.vram.plan.ask import TierAsk
@@ -11,7 +11,8 @@ from subcortex.vram.plan.place import added
 from subcortex.vram.plan.seat import Book, Mode, Seat
 
 State = tuple[Mode, ...]
-_STEPS = 14
+#: Halvings in looking for how far pools may grow: to compare placements, and for the one that is chosen.
+COARSE_STEPS, FINE_STEPS = 6, 14
 
 
 def load_of(
@@ -29,40 +30,46 @@ def likelihood(book: Book, seats: Sequence[Seat], state: State, requests: Sequen
     return fitting(load_of(book, seats, state, requests), book.limits)
 
 
-def grown(book: Book, seats: Sequence[Seat], states: Sequence[State]) -> tuple[float, ...]:
+def wanted(seats: Sequence[Seat]) -> tuple[float, ...]:
+    """Return for how many requests each tier wants room; 1 where a person has fixed the pool."""
+    return tuple(float(max(1, seat.ask.concurrency)) if seat.ask.grows else 1.0 for seat in seats)
+
+
+def grown(
+    book: Book, seats: Sequence[Seat], states: Sequence[State], *, steps: int = FINE_STEPS
+) -> tuple[float, ...]:
     """Return for how many requests of full length each tier gets room.
 
     Each has one. All then grow by the same share of what each wants, until a state would not fit; then each
     alone, where its own GPUs still have room.
     """
-    wanted = [float(max(1, seat.ask.concurrency)) if seat.ask.grows else 1.0 for seat in seats]
+    most = wanted(seats)
 
     def fit(requests: Sequence[float]) -> bool:
         return all(likelihood(book, seats, state, requests) >= book.probability for state in states)
 
-    if fit(wanted):
-        return tuple(wanted)
+    if fit(most):
+        return most
     base = [1.0] * len(seats)
-    share = _largest(lambda t: fit([1 + t * (want - 1) for want in wanted]))
-    requests = [1 + share * (want - 1) for want in wanted]
-    for i, want in enumerate(wanted):
+    share = _largest(lambda t: fit([1 + t * (want - 1) for want in most]), steps)
+    requests = [1 + share * (want - 1) for want in most]
+    for i, want in enumerate(most):
         had = requests[i]
         if want > had:
 
             def alone(t: float, i: int = i, had: float = had, want: float = want) -> bool:
                 return fit([*requests[:i], had + t * (want - had), *requests[i + 1 :]])
 
-            requests[i] = had + _largest(alone) * (want - had)
+            requests[i] = had + _largest(alone, steps) * (want - had)
     return tuple(max(least, held) for least, held in zip(base, requests, strict=True))
 
 
-def _largest(fits: object) -> float:
+def _largest(fits: Callable[[float], bool], steps: int) -> float:
     """Return the largest share, 0 to 1, that fits; of what is monotone."""
-    assert callable(fits)
     if fits(1.0):
         return 1.0
     low, high = 0.0, 1.0
-    for _ in range(_STEPS):
+    for _ in range(steps):
         middle = (low + high) / 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low

@@ -10,6 +10,7 @@ from subcortex.vram.communication import (
     Span,
     all_reduces,
     duration,
+    latency,
     layer_seconds,
     pipeline_traffic,
     tensor_traffic,
@@ -23,8 +24,9 @@ HIDDEN_BYTES, LOGITS_BYTES = 4096 * 2, 32000 * 2
 
 @dataclass(frozen=True)
 class Wire:
-    kind: str = "PCIe 4 x16"
-    gb_per_s: float = 32.0
+    kind: str = "PHB"
+    words: str = "PCIe 4 x16"
+    gb_per_s: float = 31.5
     measured: bool = False
     peer: bool | None = True
 
@@ -63,8 +65,8 @@ def test_a_measured_link_is_taken_as_it_is_and_a_nominal_one_is_not():
     traffic = tensor_traffic(SHAPE, tp=2)
     nominal = duration(traffic, Wire(), Span(0.0))
     measured = duration(traffic, Wire(measured=True), Span(0.0))
-    assert measured.mean_s == pytest.approx(traffic.sent_bytes / 32e9)
-    assert nominal.mean_s == pytest.approx(traffic.sent_bytes / (32e9 * 0.8))
+    assert measured.mean_s == pytest.approx(traffic.sent_bytes / 31.5e9)
+    assert nominal.mean_s == pytest.approx(traffic.sent_bytes / (31.5e9 * 0.8))
     assert nominal.sigma_s > measured.sigma_s
 
 
@@ -72,13 +74,13 @@ def test_latency_rules_a_token_and_bandwidth_a_prefill():
     token = duration(tensor_traffic(SHAPE, tp=2), Wire())
     assert token.mean_s == pytest.approx(66 * 15e-6, rel=0.05)
     prefill = tensor_traffic(SHAPE, tp=2, tokens=8192)
-    assert duration(prefill, Wire()).mean_s == pytest.approx(prefill.sent_bytes / (32e9 * 0.8), rel=0.01)
+    assert duration(prefill, Wire()).mean_s == pytest.approx(prefill.sent_bytes / (31.5e9 * 0.8), rel=0.01)
 
 
 def test_pcie_costs_a_layer_microseconds_not_the_milliseconds_of_the_seed():
-    # The second seed says 20 to 40 ms a layer over PCIe. Even without peer access, at a quarter of the lanes
+    # Seed 001 says 20 to 40 ms a layer over PCIe. Even without peer access, at a quarter of the lanes
     # and one σ late, a decoded token pays less than a tenth of a millisecond.
-    poor = Wire(kind="PCIe 3 x4", gb_per_s=4.0, peer=False)
+    poor = Wire(words="PCIe 3 x4", gb_per_s=3.9, peer=False)
     layer = layer_seconds(SHAPE, 2, poor)
     assert layer.mean_s + layer.sigma_s < 1e-4
     # Only a prefill of thousands of tokens comes near.
@@ -86,4 +88,12 @@ def test_pcie_costs_a_layer_microseconds_not_the_milliseconds_of_the_seed():
 
 
 def test_words_name_the_source():
-    assert words(Span(0.00042), Wire()) == "PCIe 4 x16: +0.42 ms a token (32 GB/s, nominal)"
+    span = Span(0.00042, 0.0001)
+    assert words(span, Wire()) == "PCIe 4 x16 (PHB), nominal 31.5 GB/s: +0.42 ± 0.1 ms a token"
+    assert words(span, Wire(measured=True)) == "PHB, measured 31.5 GB/s: +0.42 ± 0.1 ms a token"
+
+
+def test_latency_is_least_between_peers_and_least_sure_where_nobody_knows():
+    peers, strangers, unknown = (latency(Wire(peer=peer)) for peer in (True, False, None))
+    assert peers.mean_s < unknown.mean_s < strangers.mean_s
+    assert unknown.sigma_s > strangers.sigma_s > peers.sigma_s

@@ -203,7 +203,7 @@ def test_layouts_are_compared_over_all_cards():
     assert found["DP 2"].token.messages == 0
     # A copy a card leaves less for the cache than one model on both.
     assert 0 < found["DP 2"].kv_tokens < found["TP 2"].kv_tokens
-    assert found["TP 2"].link_words.startswith("PCIe 4 x16: +0.28 ms a token (nominal)")
+    assert found["TP 2"].link_words.startswith("PCIe 4 x16 (PHB), nominal 31.5 GB/s: +0.28 ± 0.09 ms")
 
 
 def test_a_slow_card_rules_the_speed_of_its_ranks():
