@@ -17,6 +17,45 @@ from subcortex.vram.setup import VllmSetup
 #: Rows that a vocabulary is padded to (vLLM ``vocab_parallel_embedding.py``).
 VOCABULARY_PADDING = 64
 
+_ENDS = frozenset({Part.EMBEDDING, Part.HEAD, Part.FINAL})
+#: What every pipeline stage holds, used or not, because a class builds it without asking for its stage
+#: (vLLM 0.26 ``model_executor/models``); other classes build each end where it belongs.
+_EVERY_STAGE: dict[str, frozenset[Part]] = {
+    **dict.fromkeys(
+        (
+            "CohereForCausalLM",
+            "Cohere2ForCausalLM",
+            "GemmaForCausalLM",
+            "Gemma2ForCausalLM",
+            "Gemma3ForCausalLM",
+            "Gemma4ForCausalLM",
+            "GptOssForCausalLM",
+            "GraniteMoeForCausalLM",
+            "GraniteMoeHybridForCausalLM",
+            "GraniteMoeSharedForCausalLM",
+            "InternLM2ForCausalLM",
+            "JambaForCausalLM",
+            "MiniCPMForCausalLM",
+            "MiniCPM3ForCausalLM",
+            "MixtralForCausalLM",
+            "NemotronHForCausalLM",
+            "Olmo3ForCausalLM",
+            "OlmoeForCausalLM",
+            "PhiForCausalLM",
+            "PhiMoEForCausalLM",
+            "Qwen2MoeForCausalLM",
+            "Qwen3MoeForCausalLM",
+            "StableLmForCausalLM",
+        ),
+        _ENDS,
+    ),
+    "Lfm2ForCausalLM": frozenset({Part.EMBEDDING}),
+    "Lfm2MoeForCausalLM": frozenset({Part.EMBEDDING}),
+    "Qwen3NextForCausalLM": frozenset({Part.EMBEDDING, Part.HEAD}),
+    "Qwen3_5ForCausalLM": frozenset({Part.EMBEDDING}),
+    "Qwen3_5MoeForCausalLM": frozenset({Part.EMBEDDING}),
+}
+
 
 def stages(layers: int, pipeline_parallel_size: int) -> tuple[range, ...]:
     """Return the layers of each pipeline stage as vLLM divides them.
@@ -84,6 +123,8 @@ def local_experts(experts: int, tensor_parallel_size: int, rank: int) -> int:
 def _on_stage(tensor: Tensor, shape: ModelShape, layers: tuple[range, ...], stage: int) -> bool:
     """Tell whether a stage holds the tensor; a tied head is an embedding of its own on the last stage."""
     first, last = stage == 0, stage == len(layers) - 1
+    if tensor.part in _EVERY_STAGE.get(shape.architecture, frozenset()):
+        return True
     match tensor.part:
         case Part.EMBEDDING:
             return first or (last and shape.tied and tensor.split is Split.VOCABULARY)
@@ -104,7 +145,7 @@ def _share(tensor: Tensor, shape: ModelShape, setup: VllmSetup, rank: int) -> fl
         case Split.WHOLE:
             return every
         case Split.SHARDED:
-            return every / size
+            return every * ceil(tensor.units / size) / tensor.units if tensor.units else every / size
         case Split.VOCABULARY:
             rows = tensor.rows or shape.vocabulary
             return every * padded_vocabulary(rows) / rows / size
