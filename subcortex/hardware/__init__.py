@@ -2,8 +2,46 @@
 
 from __future__ import annotations
 
+from subcortex.hardware.cards import CARDS, Card, NvLink, card_for
 from subcortex.hardware.detect import detect
-from subcortex.hardware.model import Gpu, Hardware
-from subcortex.hardware.standin import load_snapshot, parse_gpus, with_gpus
+from subcortex.hardware.interpreter import ask_interpreter
+from subcortex.hardware.links import (
+    LINK_CODES,
+    PEER_CODES,
+    Link,
+    link_between,
+    matrix,
+    nominal_link,
+    slowest_link,
+)
+from subcortex.hardware.model import Gpu, GpuPair, GpuProcess, Hardware, Host, Interpreter, TorchDevice
+from subcortex.hardware.snapshot import load_snapshot, save_snapshot
+from subcortex.hardware.standin import parse_gpus, parse_machine, with_gpus
 
-__all__ = ["Gpu", "Hardware", "detect", "load_snapshot", "parse_gpus", "with_gpus"]
+__all__ = [
+    "CARDS",
+    "LINK_CODES",
+    "PEER_CODES",
+    "Card",
+    "Gpu",
+    "GpuPair",
+    "GpuProcess",
+    "Hardware",
+    "Host",
+    "Interpreter",
+    "Link",
+    "NvLink",
+    "TorchDevice",
+    "ask_interpreter",
+    "card_for",
+    "detect",
+    "link_between",
+    "load_snapshot",
+    "matrix",
+    "nominal_link",
+    "parse_gpus",
+    "parse_machine",
+    "save_snapshot",
+    "slowest_link",
+    "with_gpus",
+]

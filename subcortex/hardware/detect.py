@@ -2,78 +2,43 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from datetime import UTC, datetime
+from types import ModuleType
 from typing import Any
 
-from subcortex.hardware.model import Gpu, Hardware
-
-_MIB = 2**20
-_CGROUP = Path("/sys/fs/cgroup")
+from subcortex.hardware import _nvml, host
+from subcortex.hardware.model import Hardware
 
 
-def detect() -> Hardware:
-    """Return what this machine has now; a machine without an NVIDIA driver has no GPUs."""
-    total, available = _host_memory_mib()
-    gpus, facts = _ask_nvml()
+def detect(nvml: ModuleType | Any | None = None) -> Hardware:
+    """Return what this machine has now; a machine without an NVIDIA driver has no GPUs.
+
+    Args:
+        nvml: What answers as ``pynvml`` does; pynvml itself if not given.
+    """
+    if nvml is None:
+        import pynvml
+
+        nvml = pynvml
+    found = _nvml.ask(nvml)
+    return host_alone().model_copy(
+        update={
+            "gpus": found.gpus,
+            "links": found.links,
+            "driver_version": found.driver_version,
+            "cuda_version": found.cuda_version,
+            "problem": found.problem,
+        }
+    )
+
+
+def host_alone() -> Hardware:
+    """Return this machine without its GPUs, which are not asked."""
+    total_mib, available_mib = host.memory_mib()
     return Hardware(
-        gpus=gpus,
-        host_memory_total_mib=total,
-        host_memory_available_mib=available,
-        cores=len(os.sched_getaffinity(0)),
-        **facts,
+        host_memory_total_mib=total_mib,
+        host_memory_available_mib=available_mib,
+        cores=len(host.allowed_cores()),
+        host=host.read(),
+        taken_at=datetime.now(UTC),
     )
-
-
-def _ask_nvml() -> tuple[tuple[Gpu, ...], dict[str, Any]]:
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        # No library or no driver is a machine without GPUs; anything else is a driver in trouble.
-        absent = (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
-        return (), {} if error.value in absent else {"problem": f"NVML does not start: {error}"}
-    try:
-        count = pynvml.nvmlDeviceGetCount()
-        gpus = tuple(_gpu(pynvml, index) for index in range(count))
-        cuda = pynvml.nvmlSystemGetCudaDriverVersion_v2()
-        driver = pynvml.nvmlSystemGetDriverVersion()
-        return gpus, {"driver_version": driver, "cuda_version": (cuda // 1000, cuda % 1000 // 10)}
-    except pynvml.NVMLError as error:
-        return (), {"problem": f"NVML answered with an error: {error}"}
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _gpu(pynvml: Any, index: int) -> Gpu:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    return Gpu(
-        index=index,
-        name=pynvml.nvmlDeviceGetName(handle),
-        uuid=pynvml.nvmlDeviceGetUUID(handle),
-        memory_total_mib=memory.total / _MIB,
-        memory_used_mib=memory.used / _MIB,
-        compute_capability=tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle)),
-    )
-
-
-def _host_memory_mib() -> tuple[float, float]:
-    """Return total and available host memory in MiB: the machine's, or the cgroup's where it is less."""
-    import psutil
-
-    memory = psutil.virtual_memory()
-    total, available = memory.total / _MIB, memory.available / _MIB
-    limit, current = _cgroup_mib("memory.max"), _cgroup_mib("memory.current")
-    if limit is None or limit >= total:
-        return total, available
-    return limit, max(0.0, min(available, limit - (current or 0.0)))
-
-
-def _cgroup_mib(name: str) -> float | None:
-    try:
-        text = (_CGROUP / name).read_text().strip()
-    except OSError:
-        return None
-    return int(text) / _MIB if text.isdigit() else None

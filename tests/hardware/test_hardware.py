@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
-import pynvml
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subcortex import hardware
 from subcortex.errors import InvalidRequest
-from subcortex.hardware import Gpu, Hardware, detect, load_snapshot, parse_gpus
-from subcortex.hardware.standin import CARDS, with_gpus
+from subcortex.hardware import (
+    CARDS,
+    Hardware,
+    detect,
+    load_snapshot,
+    matrix,
+    parse_gpus,
+    save_snapshot,
+    with_gpus,
+)
+from tests.hardware import nvml as fake
 
 
 def test_this_machine_has_memory_and_cores():
@@ -22,80 +35,10 @@ def test_this_machine_has_memory_and_cores():
     assert 0 < found.host_memory_available_mib <= found.host_memory_total_mib
     assert found.cores == len(os.sched_getaffinity(0))
     assert not found.assumed
-
-
-class _Nvml:
-    """NVML of a machine with two cards, answering as pynvml does."""
-
-    NVMLError = pynvml.NVMLError
-    GIB = 2**30
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        fakes = {
-            "nvmlInit": lambda: None,
-            "nvmlShutdown": lambda: None,
-            "nvmlDeviceGetCount": lambda: 2,
-            "nvmlDeviceGetHandleByIndex": lambda index: index,
-            "nvmlDeviceGetName": lambda index: "NVIDIA GeForce RTX 3090",
-            "nvmlDeviceGetUUID": lambda index: f"GPU-{index}",
-            "nvmlDeviceGetMemoryInfo": lambda index: type(
-                "M", (), {"total": 24 * self.GIB, "used": index * self.GIB}
-            ),
-            "nvmlDeviceGetCudaComputeCapability": lambda index: (8, 6),
-            "nvmlSystemGetCudaDriverVersion_v2": lambda: 12080,
-            "nvmlSystemGetDriverVersion": lambda: "570.86",
-        }
-        for name, fake in fakes.items():
-            monkeypatch.setattr(pynvml, name, fake)
-
-
-def test_gpus_come_from_nvml(monkeypatch):
-    _Nvml(monkeypatch)
-
-    found = detect()
-
-    assert (found.driver_version, found.cuda_version) == ("570.86", (12, 8))
-    assert found.gpus[1] == Gpu(
-        index=1,
-        name="NVIDIA GeForce RTX 3090",
-        uuid="GPU-1",
-        memory_total_mib=24576,
-        memory_used_mib=1024,
-        compute_capability=(8, 6),
-    )
-    assert found.gpus[1].memory_free_mib == 23552
-
-
-@pytest.mark.parametrize(
-    ("code", "problem"),
-    [
-        (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, False),
-        (pynvml.NVML_ERROR_DRIVER_NOT_LOADED, False),
-        (pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH, True),
-    ],
-)
-def test_no_driver_is_no_gpu_and_a_driver_in_trouble_is_said(monkeypatch, code, problem):
-    def fail():
-        raise pynvml.NVMLError(code)
-
-    monkeypatch.setattr(pynvml, "nvmlInit", fail)
-
-    found = detect()
-
-    assert found.gpus == ()
-    assert (found.problem is not None) is problem
-
-
-def test_a_card_that_falls_off_the_bus_is_a_problem_not_a_crash(monkeypatch):
-    _Nvml(monkeypatch)
-
-    def fail(_index):
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
-
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", fail)
-
-    assert detect().gpus == ()
-    assert "lost" in (detect().problem or "").lower()
+    assert found.host is not None
+    assert found.host.kernel == os.uname().release
+    assert found.taken_at is not None
+    assert abs(datetime.now(UTC) - found.taken_at) < timedelta(minutes=10)
 
 
 @pytest.mark.parametrize(
@@ -106,9 +49,13 @@ def test_a_card_that_falls_off_the_bus_is_a_problem_not_a_crash(monkeypatch):
         ("RTX 3060 Ti + GTX 1060", [(8192, (8, 6)), (3072, (6, 1))]),
         ("NVIDIA GeForce RTX 3060 Ti, gtx1060 6GB", [(8192, (8, 6)), (6144, (6, 1))]),
         ("2x RTX 3090", [(24576, (8, 6))] * 2),
-        ("4×A6000", [(49152, (8, 6))] * 4),
-        ("8x H100 + 10.5G", [(81920, (9, 0))] * 8 + [(10752, None)]),
+        ("RTX 4090", [(24564, (8, 9))]),
+        ("RTX 4090 24GB", [(24564, (8, 9))]),  # the size it is sold with
+        ("RTX 2080 Ti 22GB", [(22528, (7, 5))]),  # another one
+        ("4×A6000", [(49140, (8, 6))] * 4),
+        ("8x H100 + 10.5G", [(81559, (9, 0))] * 8 + [(10752, None)]),
         ("A100 80GB", [(81920, (8, 0))]),
+        ("2x H200", [(143771, (9, 0))] * 2),
     ],
 )
 def test_cards_as_a_person_writes_them(text, expected):
@@ -119,7 +66,20 @@ def test_cards_as_a_person_writes_them(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "+", "RTX 3090 +", "0x24GiB", "65x24GiB", "2x0GiB", "potato", "x24GiB2"]
+    "text",
+    [
+        "",
+        " ",
+        "+",
+        "RTX 3090 +",
+        "0x24GiB",
+        "65x24GiB",
+        "2x0GiB",
+        "potato",
+        "x24GiB2",
+        "9" * 5000,
+        "9" * 400 + "G",
+    ],
 )
 def test_what_is_no_card_is_refused_with_an_example(text):
     with pytest.raises(InvalidRequest, match="2x24GiB"):
@@ -139,7 +99,38 @@ def test_any_text_is_cards_or_refused(text):
 
 @pytest.mark.parametrize("name", CARDS)
 def test_every_card_of_the_table_can_be_named(name):
-    assert parse_gpus(f"2x {name}")[1].memory_total_mib == CARDS[name][0] * 1024
+    assert parse_gpus(f"2x {name}")[1].memory_total_mib == CARDS[name].reported_mib
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2x RTX 3090", [["X", "PHB"], ["PHB", "X"]]),
+        ("2x RTX 3090 NVLink", [["X", "NV4"], ["NV4", "X"]]),
+        ("2x A6000 with nvlink", [["X", "NV4"], ["NV4", "X"]]),
+        ("2x H200 NVLink", [["X", "NV18"], ["NV18", "X"]]),
+        ("2x A100 80GB NVLink", [["X", "NV12"], ["NV12", "X"]]),
+        ("3x V100 NVLink", [["X", "NV3", "NV3"], ["NV3", "X", "NV3"], ["NV3", "NV3", "X"]]),
+        ("3x RTX 3090 NVLink", [["X", "NV4", "PHB"], ["NV4", "X", "PHB"], ["PHB", "PHB", "X"]]),
+        ("RTX 4090", [["X"]]),
+    ],
+)
+def test_links_are_what_was_written_and_else_over_the_host(text, expected):
+    assert matrix(with_gpus(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("2x RTX 4090 NVLink", "has none"),
+        ("2x24GiB NVLink", "name the card"),
+        ("RTX 3090 NVLink", "at least two"),
+        ("NVLink", "no card"),
+    ],
+)
+def test_nvlink_where_there_is_none(text, why):
+    with pytest.raises(InvalidRequest, match=why):
+        parse_gpus(text)
 
 
 def test_stand_ins_keep_the_host():
@@ -150,15 +141,88 @@ def test_stand_ins_keep_the_host():
     assert there.host_memory_total_mib == here.host_memory_total_mib
 
 
-def test_a_snapshot_comes_back_as_it_was(tmp_path):
+@pytest.mark.parametrize("machine", [fake.two_h200(), fake.household(), fake.bridged(), fake.bare()])
+def test_a_snapshot_comes_back_as_it_was_and_is_private(tmp_path, machine):
     file = tmp_path / "machine.json"
-    file.write_text(with_gpus("RTX 3060 Ti + GTX 1060").model_dump_json())
+    found = detect(machine)
 
-    assert load_snapshot(file) == Hardware.model_validate_json(file.read_bytes())
-    assert load_snapshot(file).gpus == hardware.parse_gpus("RTX 3060 Ti + GTX 1060")
+    save_snapshot(found, file)
+
+    assert load_snapshot(file) == found
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"cores": 0}', '{"gpus": [{}]}', "\x00"])
+def test_a_snapshot_takes_the_place_of_an_older_one_whole(tmp_path):
+    file = tmp_path / "machine.json"
+    file.write_text("x" * 100_000)
+    file.chmod(0o644)
+
+    save_snapshot(with_gpus("2x RTX 3090 NVLink"), file)
+
+    assert matrix(load_snapshot(file)) == [["X", "NV4"], ["NV4", "X"]]
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_snapshot_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    (tmp_path / "machine.json").mkdir()
+
+    with pytest.raises(InvalidRequest, match=r"cannot write .*machine\.json"):
+        save_snapshot(detect(fake.bare()), tmp_path / "machine.json")
+
+    assert [file.name for file in tmp_path.iterdir()] == ["machine.json"]
+
+
+OLD: dict[str, Any] = {
+    "gpus": [
+        {
+            "index": 0,
+            "name": "RTX 3090",
+            "uuid": None,
+            "memory_total_mib": 24576.0,
+            "memory_used_mib": 0.0,
+            "compute_capability": [8, 6],
+        }
+    ],
+    "driver_version": None,
+    "cuda_version": None,
+    "host_memory_total_mib": 64000.0,
+    "host_memory_available_mib": 60000.0,
+    "cores": 16,
+    "assumed": True,
+    "problem": None,
+}
+
+
+@pytest.mark.parametrize("content", [OLD, {"ok": True, "checks": [], "hardware": OLD}])
+def test_old_snapshots_and_what_doctor_prints_still_load(tmp_path, content):
+    file = tmp_path / "machine.json"
+    file.write_text(json.dumps(content))
+
+    found = load_snapshot(file)
+
+    assert (found.gpus[0].name, found.cores, found.links, found.taken_at) == ("RTX 3090", 16, (), None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"cores": 0}',
+        '{"gpus": [{}]}',
+        "\x00",
+        "[" * 100_000,
+        json.dumps({**OLD, "unheard_of": 1}),
+        json.dumps({**OLD, "cores": float("inf")}),
+        json.dumps({**OLD, "host_memory_total_mib": float("nan")}),
+        json.dumps({**OLD, "gpus": OLD["gpus"] * 2}),
+        json.dumps({**OLD, "links": [{"a": 0, "b": 1, "code": "PHB"}]}),
+        json.dumps({**OLD, "links": [{"a": 1, "b": 0, "code": "PHB"}]}),
+        json.dumps({**OLD, "links": [{"a": 0, "b": 1, "code": "WIFI"}]}),
+        json.dumps({**OLD, "taken_at": "2026-11-21T10:00:00"}),
+    ],
+)
 def test_a_file_that_is_no_snapshot_is_refused_by_name(tmp_path, text):
     file = tmp_path / "machine.json"
     file.write_text(text)
@@ -167,6 +231,44 @@ def test_a_file_that_is_no_snapshot_is_refused_by_name(tmp_path, text):
         load_snapshot(file)
 
 
+def test_a_snapshot_of_a_newer_subcortex_is_told_apart_from_a_broken_one(tmp_path):
+    file = tmp_path / "machine.json"
+    file.write_text(json.dumps({**OLD, "schema_version": 9, "unheard_of": 1}))
+
+    with pytest.raises(InvalidRequest, match="schema 9"):
+        load_snapshot(file)
+
+
 def test_a_snapshot_that_is_not_there(tmp_path):
     with pytest.raises(InvalidRequest, match="No such file"):
         load_snapshot(tmp_path / "none.json")
+
+
+def test_a_file_without_end_is_refused():
+    with pytest.raises(InvalidRequest, match="more than"):
+        load_snapshot(Path("/dev/zero"))
+
+
+def test_a_bare_host_needs_three_libraries_to_print_a_snapshot(tmp_path):
+    script = (
+        "import runpy, sys; runpy.run_module('subcortex.hardware', run_name='__main__'); "
+        "print(*{name.partition('.')[0] for name, module in sys.modules.items() "
+        "if 'site-packages' in str(getattr(module, '__file__', ''))}, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    file = tmp_path / "machine.json"
+    file.write_text(done.stdout)
+
+    assert load_snapshot(file).cores == len(os.sched_getaffinity(0))
+    pydantics_own = {"pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
+    assert {name for name in done.stderr.split() if name[0] != "_"} - pydantics_own == {
+        "pydantic",
+        "psutil",
+        "pynvml",
+    }
+
+
+def test_unknown_readings_survive_the_trip():
+    found = detect(fake.bare())
+
+    assert Hardware.model_validate_json(found.model_dump_json()).gpus[0].power_draw_w is None
