@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from subcortex.hardware import Hardware
 from subcortex.models.shape import ModelShape
 from subcortex.vram.plan.ask import EVERYTHING, Free, TierAsk, in_order
-from subcortex.vram.plan.estimator import Estimator
+from subcortex.vram.plan.estimator import Estimator, Remembered
 from subcortex.vram.plan.fit import Fit, NoFit, find
 from subcortex.vram.plan.result import Plan, written
 from subcortex.vram.plan.seat import Mode
@@ -125,6 +125,7 @@ _Change = Callable[[TierAsk], TierAsk]
 class _Rung:
     """What else is let go besides the change itself, and the speed it costs."""
 
+    kind: str
     change: _Change
     swapping: bool
     speed: float
@@ -151,7 +152,8 @@ def alternatives(
         most: How many to return at most.
     """
     probability = refused.book.probability
-    case = _Case(in_order(asks), hardware, estimator, probability, swapping, own_mib)
+    remembered = Remembered(estimator)
+    case = _Case(in_order(asks), hardware, remembered, probability, swapping, own_mib)
     found: list[Alternative] = []
     seen: set[tuple[str, ...]] = set()
     for change in _changed_sets(case.asks, refused):
@@ -177,46 +179,66 @@ def _weight(asks: Sequence[TierAsk], name: str) -> float:
     return next(ask.shape.weights_bytes for ask in asks if ask.name == name)
 
 
-def _rungs(case: _Case) -> list[_Rung]:
-    rungs = [_Rung(lambda ask: ask, case.swapping, 0.0, "")]
-    rungs.append(_Rung(_any_layout, case.swapping, 0.0, "on other GPUs"))
-    rungs.append(_Rung(_one_request, case.swapping, _POOL_LOSS, "one request at a time"))
+def _rungs(case: _Case, names: frozenset[str]) -> tuple[list[_Rung], tuple[_Rung, Fit] | None]:
+    """Return what may be let go beside a change, and the first of it that fits without any change.
+
+    What is let go grows from rung to rung. From the first that fits alone no change is needed, so none is
+    tried there.
+    """
+    rungs = [
+        _Rung("layout", _any_layout, case.swapping, 0.0, "on other GPUs"),
+        _Rung("pool", _one_request, case.swapping, _POOL_LOSS, "one request at a time"),
+    ]
     if not case.swapping and len(case.asks) > 1:
-        rungs.append(_Rung(_one_request, True, _POOL_LOSS + _SWAP_LOSS, "swapped with its neighbours"))
-    return rungs
+        rungs.insert(0, _Rung("swap", lambda ask: ask, True, _SWAP_LOSS, "taking turns"))
+        rungs.append(_Rung("swap", _one_request, True, _POOL_LOSS + _SWAP_LOSS, "taking turns"))
+    useful = [_Rung("", lambda ask: ask, case.swapping, 0.0, "")]
+    # By what they give up, so that the first that fits gives up least.
+    for rung in sorted(rungs, key=lambda rung: rung.speed):
+        fit = _tried(case, names, rung.change, swapping=rung.swapping)
+        if fit is not None:
+            return useful, (rung, fit)
+        useful.append(rung)
+    return useful, None
 
 
 def _for(case: _Case, names: frozenset[str], variants: Variants | None) -> Iterator[Alternative]:
     tiers = " and ".join(ask.name for ask in case.asks if ask.name in names)
     changed = [ask for ask in case.asks if ask.name in names]
-    everyone = frozenset(ask.name for ask in case.asks)
-    layout = _tried(case, names, _any_layout, swapping=case.swapping)
-    if layout is not None:
-        yield _made("layout", layout, case.swapping, (0.0, 0.0, 0.0), _layout_words(layout, names), "nothing")
-    pool = _tried(case, names, _one_request, swapping=case.swapping)
-    if layout is None and pool is not None:
-        words = f"let {tiers} hold as many requests as there is room for: {_requests(pool, names)}"
-        lost = "requests at once; more of them wait"
-        yield _made("pool", pool, case.swapping, (0.0, 0.0, _POOL_LOSS), words, lost)
-    if not case.swapping and len(case.asks) > 1 and names == everyone:
-        swap = case.again(case.asks, swapping=True)
-        if swap is not None:
-            words = f"let tiers take turns: {'; '.join(map(str, written(swap).swaps))}"
-            yield _made("swap", swap, True, (0.0, 0.0, _SWAP_LOSS), words, "seconds at each change")
+    rungs, unchanged = _rungs(case, names)
+    if unchanged is not None:
+        yield _unchanged(*unchanged, names, tiers)
     yield from _offloaded(case, names, changed, tiers)
-    yield from _shortened(case, names, changed, tiers)
-    cache = _first(case, names, _small_cache)
-    if cache is not None and any(_small_cache(ask) != ask for ask in changed):
-        fit, rung = cache
-        words = f"keep the cache of {tiers} in 8 bits{_also(rung)}"
-        loss = (_CACHE_LOSS, 0.0, rung.speed)
-        yield _made("cache", fit, rung.swapping, loss, words, "a little precision of the cache")
+    yield from _shortened(case, rungs, names, changed, tiers)
+    if any(_small_cache(ask) != ask for ask in changed):
+        cache = _first(case, rungs, names, _small_cache)
+        if cache is not None:
+            fit, rung = cache
+            words = f"keep the cache of {tiers} in 8 bits{_also(rung)}"
+            loss = (_CACHE_LOSS, 0.0, rung.speed)
+            yield _made("cache", fit, rung.swapping, loss, words, "a little precision of the cache")
     if variants is not None:
-        yield from _varied(case, names, changed, variants)
+        yield from _varied(case, rungs, names, changed, variants)
+
+
+def _unchanged(rung: _Rung, fit: Fit, names: frozenset[str], tiers: str) -> Alternative:
+    """Return the alternative that keeps models, precision and context."""
+    loss = (0.0, 0.0, rung.speed)
+    if rung.kind == "layout":
+        return _made("layout", fit, rung.swapping, loss, _layout_words(fit, names), "nothing")
+    if rung.kind == "pool":
+        words = f"let {tiers} hold as many requests as there is room for: {_requests(fit, names)}"
+        return _made("pool", fit, rung.swapping, loss, words, "requests at once; more of them wait")
+    words = f"let tiers take turns: {'; '.join(map(str, written(fit).swaps))}"
+    return _made("swap", fit, True, loss, words, "seconds at each change")
 
 
 def _varied(
-    case: _Case, names: frozenset[str], changed: Sequence[TierAsk], variants: Variants
+    case: _Case,
+    rungs: Sequence[_Rung],
+    names: frozenset[str],
+    changed: Sequence[TierAsk],
+    variants: Variants,
 ) -> Iterator[Alternative]:
     for kind, options in (("quantisation", variants.quantised), ("smaller", variants.smaller)):
         offered = {ask.name: list(options(ask)) for ask in changed}
@@ -228,7 +250,7 @@ def _varied(
                 variant = chosen[ask.name]
                 return replace(ask, shape=variant.shape, model=variant.name)
 
-            found = _first(case, names, change)
+            found = _first(case, rungs, names, change)
             if found is None:
                 continue
             fit, rung = found
@@ -270,7 +292,7 @@ def _offloaded(
 
 
 def _shortened(
-    case: _Case, names: frozenset[str], changed: Sequence[TierAsk], tiers: str
+    case: _Case, rungs: Sequence[_Rung], names: frozenset[str], changed: Sequence[TierAsk], tiers: str
 ) -> Iterator[Alternative]:
     """Yield the plan with the longest context that fits."""
     longest = max(ask.context_tokens for ask in changed)
@@ -280,7 +302,7 @@ def _shortened(
     def change(step: int) -> _Change:
         return lambda ask: ask.with_context(min(ask.context_tokens, step * _STEP_TOKENS))
 
-    for rung in _rungs(case):
+    for rung in rungs:
 
         def tried(step: int, rung: _Rung = rung) -> Fit | None:
             shorter = change(step)
@@ -315,9 +337,11 @@ def _largest(low: int, high: int, tried: Callable[[int], Fit | None]) -> tuple[i
     return found, best
 
 
-def _first(case: _Case, names: frozenset[str], change: _Change) -> tuple[Fit, _Rung] | None:
+def _first(
+    case: _Case, rungs: Sequence[_Rung], names: frozenset[str], change: _Change
+) -> tuple[Fit, _Rung] | None:
     """Return the first plan that fits with a change, and what else had to be let go for it."""
-    for rung in _rungs(case):
+    for rung in rungs:
 
         def both(ask: TierAsk, rung: _Rung = rung) -> TierAsk:
             return rung.change(change(ask))
@@ -387,5 +411,5 @@ def _made(
     asleep = sum(mode is not Mode.AWAKE for mode in fit.home)
     quality, context, speed = loss
     # A plan in which somebody waits to be woken gives up more than one in which nobody does.
-    speed = min(1.0, speed + (_SWAP_LOSS if asleep and kind != "swap" else 0.0))
+    speed = min(1.0, speed + (_SWAP_LOSS if asleep and speed < _SWAP_LOSS else 0.0))
     return Alternative(kind, words, gives_up, (quality, context, speed), fit.asked, swapping, written(fit))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from subcortex.hardware import Gpu
 from subcortex.models.shape import ModelShape
@@ -59,3 +59,44 @@ class Estimator(Protocol):
     def split(self, shape: ModelShape, setup: LlamaCppSetup, gpus: Sequence[Gpu]) -> tuple[float, ...]:
         """Return the share of each GPU, which have ``memory_free_mib`` for it: the best, fitting or not."""
         ...
+
+
+class Remembered:
+    """An estimator that makes each estimate once, however many plans ask for it."""
+
+    def __init__(self, estimator: Estimator) -> None:
+        self._estimator = estimator
+        self._made: dict[tuple[object, ...], Any] = {}
+        # Shapes are told apart by identity, so they must live as long.
+        self._shapes: dict[int, ModelShape] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the estimator has besides, such as its links."""
+        return getattr(self._estimator, name)
+
+    def _once(self, what: str, shape: ModelShape, *rest: object) -> Any:
+        key = (what, id(shape), *rest)
+        if key not in self._made:
+            self._shapes[id(shape)] = shape
+            self._made[key] = getattr(self._estimator, what)(shape, *rest)
+        return self._made[key]
+
+    def footprint(self, shape: ModelShape, setup: Setup, gpus: Sequence[Gpu]) -> Footprint:
+        """Return what an engine takes of each GPU and of the host."""
+        made: Footprint = self._once("footprint", shape, setup, tuple(gpus))
+        return made
+
+    def pools(self, shape: ModelShape, setup: Setup, gpus: Sequence[Gpu]) -> Sequence[KvPool]:
+        """Return how each pipeline stage keeps keys and values."""
+        made: Sequence[KvPool] = self._once("pools", shape, setup, tuple(gpus))
+        return made
+
+    def refusals(self, shape: ModelShape, setup: Setup, gpu_count: int) -> Sequence[Illegal]:
+        """Return why the engine would not take a setup."""
+        made: Sequence[Illegal] = self._once("refusals", shape, setup, gpu_count)
+        return made
+
+    def split(self, shape: ModelShape, setup: LlamaCppSetup, gpus: Sequence[Gpu]) -> tuple[float, ...]:
+        """Return the share of each GPU."""
+        made: tuple[float, ...] = self._once("split", shape, setup, tuple(gpus))
+        return made

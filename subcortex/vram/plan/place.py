@@ -25,6 +25,7 @@ MOST_SEEN, MOST_COMPARED = 1000, 12
 #: Splits are made for what is left with this probability whatever the plan's own, so that asking for less
 #: certainty never changes a split for the worse.
 _SPLIT_Z = z_score(0.95)
+_SPLIT_STEP_MIB = 16.0
 #: Sizes of tensor parallelism that are tried where it alone is free; with the stages free too, all are.
 _SIZES = (1, 2, 4, 8)
 
@@ -131,14 +132,18 @@ class Search:
         ask, found = self._asks[k], self._layouts[k]
         if self._modes[k] is not Mode.AWAKE or not found or any(layout.gpus == 0 for layout in found):
             return 0.0
-        gpus = _allowed(self._book, ask)
-        sizes = []
-        for layout in (found[0], found[-1]):
-            seat = self._seated(ask, layout, tuple(gpus[: layout.gpus]), {})
-            made = self._book.footprint(seat, 1.0)
-            fixed = [need.of(part).mean_mib for need in made.devices for part in _FIXED]
-            sizes.append(sum(fixed))
-        return _SURELY * min(sizes)
+        key = (ask.name, ask.setup)
+        if key not in self._book.least_mib:
+            gpus = _allowed(self._book, ask)
+            # llama.cpp's layers take the same however they are spread.
+            some = found[:1] if isinstance(ask.setup, LlamaCppSetup) else (found[0], found[-1])
+            sizes = []
+            for layout in some:
+                seat = self._seated(ask, layout, tuple(gpus[: layout.gpus]), {})
+                made = self._book.footprint(seat, 1.0)
+                sizes.append(sum(need.of(part).mean_mib for need in made.devices for part in _FIXED))
+            self._book.least_mib[key] = _SURELY * min(sizes)
+        return self._book.least_mib[key]
 
     @property
     def exact(self) -> bool:
@@ -219,7 +224,9 @@ class Search:
 
     def _left(self, gpu: int, load: _Sum) -> float:
         mean, variance = load.get(gpu, (0.0, 0.0))
-        return max(0.0, self._book.limits[gpu].mib - mean - _SPLIT_Z * sqrt(variance))
+        left = self._book.limits[gpu].mib - mean - _SPLIT_Z * sqrt(variance)
+        # In steps, so that nearly the same question is not asked anew.
+        return max(0.0, left // _SPLIT_STEP_MIB * _SPLIT_STEP_MIB)
 
     def _enough_pool(self, seat: Seat, mode: Mode) -> bool:
         """Return whether a pool that a person has fixed holds one request."""

@@ -10,7 +10,7 @@ from subcortex.errors import SubcortexError
 from subcortex.hardware import Gpu, Hardware
 from subcortex.hardware.cards import card_for
 from subcortex.hardware.links import Link, slowest_link
-from subcortex.models.shape import ModelShape
+from subcortex.models.shape import ModelShape, Part
 from subcortex.vram import legality, llamacpp, vllm
 from subcortex.vram.calibration import Calibration
 from subcortex.vram.footprint import Footprint
@@ -64,12 +64,15 @@ class Estimates:
         return legality.refusals(shape, setup, gpu_count=gpu_count)
 
     def split(self, shape: ModelShape, setup: LlamaCppSetup, gpus: Sequence[Gpu]) -> tuple[float, ...]:
-        """Return whole layers for each GPU, or shares of what is free where no split fits."""
-        try:
-            return tuple(map(float, llamacpp.tensor_split_for(shape, gpus, setup)))
-        except SubcortexError:
-            free = [max(1.0, round(gpu.memory_free_mib)) for gpu in gpus]
-            return tuple(free)
+        """Return whole layers for each GPU; where not even all cards together have the room, shares of it."""
+        free = [gpu.memory_free_mib for gpu in gpus]
+        if shape.weights_bytes / 2**20 * _on_gpus(shape, setup) < sum(free):
+            try:
+                return tuple(map(float, llamacpp.tensor_split_for(shape, gpus, setup)))
+            except SubcortexError:
+                # Nothing fits; the plan finds that out by itself, and says how much is short.
+                pass
+        return tuple(max(1.0, round(mib)) for mib in free)
 
     def link_between(self, gpus: Sequence[Gpu]) -> Link | None:
         """Return the slowest link between GPUs, None for one alone."""
@@ -84,3 +87,11 @@ class Estimates:
         """Return a card's memory bandwidth, None for a card that the table lacks."""
         card = card_for(gpu.name, gpu.memory_total_mib)
         return card.memory_gb_per_s if card else None
+
+
+def _on_gpus(shape: ModelShape, setup: LlamaCppSetup) -> float:
+    """Return about which share of the weights is on GPUs, never too much: the embedding stays on the host."""
+    layers = len(shape.layers) + 1
+    embedding = sum(t.bytes * t.count for t in shape.tensors if t.part is Part.EMBEDDING)
+    whole = 1 - embedding / max(1.0, shape.weights_bytes)
+    return whole * 0.9 * min(1.0, (setup.gpu_layers or layers) / layers)

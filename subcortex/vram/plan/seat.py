@@ -56,6 +56,8 @@ class Book:
         self.probability = probability
         #: Places that searches have tried, all together.
         self.tried = 0
+        #: What a tier takes of all GPUs together at least, by name and setup.
+        self.least_mib: dict[tuple[str, Setup], float] = {}
         self.limits: dict[int, Budget] = budgets(hardware, own_mib)
         self.gpus: dict[int, Gpu] = {gpu.index: gpu for gpu in hardware.gpus}
         self._kinds = {gpu.index: self._kind(gpu) for gpu in hardware.gpus}
@@ -126,7 +128,8 @@ class Book:
             base = self._made(seat, replace(setup, kv_pool_bytes=_whole_mib(self.request_bytes(seat), 1.0)))
             pool = Amount((setup.kv_pool_bytes or 0) / _MIB)
             if not seat.gpus:
-                return replace(base, host=base.host.but(Component.KV, pool))
+                # On the CPU every rank is a process with a pool of its own in the same memory.
+                return replace(base, host=base.host.but(Component.KV, pool.times(setup.gpus)))
             return replace(base, devices=tuple(need.but(Component.KV, pool) for need in base.devices))
         return self._made(seat, setup)
 

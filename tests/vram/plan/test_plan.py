@@ -140,7 +140,7 @@ def test_alternatives_keep_quality_first_then_context_then_speed():
     no_fit = find([pinned], machine(24, 24), Simple())
     assert isinstance(no_fit, NoFit)
     others = alternatives([pinned], machine(24, 24), Simple(), no_fit, Simple())
-    assert [other.kind for other in others] == ["layout", "context", "cache", "quantisation", "smaller"]
+    assert [other.kind for other in others] == ["layout", "context", "quantisation", "smaller"]
     assert others[0].words == "place t on GPU 0, 1 as TP 2"
     assert others[0].loss == (0.0, 0.0, 0.0)
     assert others[1].plan.tiers[0].context_tokens < 131072
