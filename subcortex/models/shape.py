@@ -49,6 +49,8 @@ class Tensor:
         count: How many there are of it (experts).
         expert: It is an expert's, so expert parallelism shares out whole ones.
         heads: Key/value heads or groups that a ``KV_HEADS`` tensor holds; 0: the kv_heads of its layer.
+        units: A ``SHARDED`` tensor consists of so many units, of which a rank holds a whole number (rounded
+            up: kernels want padded widths); 0: it is divided at any place.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Tensor:
     count: int = 1
     expert: bool = False
     heads: int = 0
+    units: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,209 @@
+"""From a config.json to a model's shape: the tensors as vLLM holds them, synthesised. Pure.
+
+Bytes are those of vLLM 0.26 after loading; ``tests/vram/oracle`` holds what its own classes say. Small
+buffers (16 bytes a layer) are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from subcortex.errors import ConfigError
+from subcortex.models import _families, _hybrids
+from subcortex.models._blocks import (
+    PLAIN,
+    Block,
+    Dense,
+    GroupedQuery,
+    Kept,
+    Latent,
+    Mixture,
+    Place,
+)
+from subcortex.models._config import Config
+from subcortex.models._plan import Blocks, Plan
+from subcortex.models._recurrent import DeltaNet, Mamba1, Mamba2, ShortConv
+from subcortex.models._styles import STYLES
+from subcortex.models._vision import tower
+from subcortex.models.quantisation import Method, method_of
+from subcortex.models.shape import Layer, ModelShape, Part, Split, Tensor
+
+Maker = Callable[[Config, str], Plan]
+_Keeps = GroupedQuery | Kept | Latent | Mamba1 | Mamba2 | DeltaNet | ShortConv
+
+#: Families that are no plain transformers, by ``model_type``.
+_MAKERS: dict[str, Maker] = {
+    **dict.fromkeys(
+        (
+            "deepseek_v2",
+            "deepseek_v3",
+            "deepseek_v32",
+            "kimi_k2",
+            "minicpm3",
+            "glm4_moe_lite",
+            "pangu_ultra_moe",
+        ),
+        _families.latent,
+    ),
+    "llama4_text": _families.llama4,
+    "mamba": _hybrids.mamba,
+    "falcon_mamba": _hybrids.mamba,
+    "mamba2": _hybrids.mamba2,
+    "jamba": _hybrids.jamba,
+    "bamba": _hybrids.bamba,
+    "falcon_h1": _hybrids.falcon_h1,
+    "granitemoehybrid": _hybrids.granite_hybrid,
+    "nemotron_h": _hybrids.nemotron_h,
+    "qwen3_next": _hybrids.qwen3_next,
+    "lfm2": _hybrids.lfm2,
+    "lfm2_moe": _hybrids.lfm2,
+    "zamba2": _hybrids.zamba2,
+}
+#: Where multimodal configs keep the language model.
+_TEXT = ("text_config", "llm_config", "language_config", "thinker_config")
+
+
+def from_config(config: Mapping[str, Any], name: str, *, file: str = "") -> ModelShape:
+    """Return the shape of a model from its config.json.
+
+    Args:
+        config: The parsed file.
+        name: What to call the model.
+        file: Where it came from, for errors.
+
+    Raises:
+        ConfigError: A figure is missing, or cannot be a model's; names the file and the key.
+    """
+    if not isinstance(config, Mapping):
+        raise ConfigError(
+            f"the config of {file or name} is a {type(config).__name__}, not an object",
+            hint="Give a model's config.json.",
+            file=file or name,
+        )
+    whole = Config(config, name, file=file)
+    text = whole
+    for _ in range(2):
+        inner = next((found for key in _TEXT if (found := text.inside(key))), None)
+        if inner is None:
+            break
+        text = inner
+    method = method_of(whole)
+    if method.quantisation is None and text is not whole:
+        method = method_of(text)
+    plan = plan_of(whole, text)
+    return _shape(whole, text, plan, method, name)
+
+
+def plan_of(whole: Config, text: Config) -> Plan:
+    """Return the parts of a model.
+
+    Args:
+        whole: The file.
+        text: The language model's object in it, or the same.
+    """
+    kind = text.text("model_type") or whole.text("model_type")
+    maker = _MAKERS.get(kind)
+    if maker is None and "kv_lora_rank" in text and kind not in STYLES:
+        maker = _families.latent
+    if kind == "llama4" and text is not whole:
+        maker = _families.llama4
+    tied = text if "tie_word_embeddings" in text or text is whole else whole
+    if tied is not text and "tie_word_embeddings" in whole:
+        text = text.with_values({"tie_word_embeddings": whole.get("tie_word_embeddings")})
+    return (maker or _families.plain)(text, kind)
+
+
+def _shape(whole: Config, text: Config, plan: Plan, method: Method, name: str) -> ModelShape:
+    architectures = whole.items("architectures", str) or text.items("architectures", str) or [""]
+    vision = tower(whole)
+    notes = (*plan.notes, *method.notes)
+    if method.skipped.unread:
+        notes += (f"Patterns of unquantised modules that are not understood: {method.skipped.unread[0]}",)
+    if vision:
+        notes += ("Its vision or audio tower is estimated from its config to some ten per cent.",)
+    return ModelShape(
+        name=name,
+        architecture=architectures[0] or text.text("model_type"),
+        source="config.json",
+        hidden=plan.hidden,
+        vocabulary=plan.vocabulary,
+        layers=_layers(plan),
+        tensors=(*_beside(plan, vision), *_of_layers(plan, method)),
+        tied=plan.tied,
+        max_context_tokens=plan.context,
+        rope_dim=plan.tables[0][1] if plan.tables else 0,
+        dtype_bytes=float(PLAIN),
+        quantisation=method.quantisation,
+        notes=notes,
+    )
+
+
+def _layers(plan: Plan) -> tuple[Layer, ...]:
+    made: dict[Blocks, Layer] = {}
+    for blocks in plan.layers:
+        if blocks not in made:
+            made[blocks] = _layer(blocks)
+    return tuple(made[blocks] for blocks in plan.layers)
+
+
+def _layer(blocks: Iterable[Block]) -> Layer:
+    kept = tuple(block.kept() for block in blocks if isinstance(block, _Keeps))
+    dense = next((block for block in blocks if isinstance(block, Dense)), None)
+    mixture = next((block for block in blocks if isinstance(block, Mixture)), None)
+    return Layer(
+        kept,
+        dense.width if dense else 0,
+        mixture.kept() if mixture else None,
+        gated=(dense or mixture).gated if dense or mixture else True,  # type: ignore[union-attr]
+    )
+
+
+def _of_layers(plan: Plan, method: Method) -> Iterator[Tensor]:
+    """Yield the tensors of all layers; alike ones are worked out once."""
+    marks = method.skipped.by_layer(plan.path, len(plan.layers))
+    made: dict[Any, list[Tensor]] = {}
+    for index, blocks in enumerate(plan.layers):
+        key = (blocks, marks[index])
+        if key not in made:
+            at = Place(plan.hidden, f"{plan.path}.{index}", method)
+            made[key] = [tensor for block in blocks for tensor in block.tensors(at)]
+        for t in made[key]:
+            yield Tensor(
+                t.name,
+                t.elements,
+                t.bytes,
+                t.split,
+                t.part,
+                index,
+                t.rows,
+                t.count,
+                t.expert,
+                t.heads,
+                t.units,
+            )
+
+
+def _beside(plan: Plan, vision: int) -> Iterator[Tensor]:
+    """Yield what stands outside layers."""
+    rows, width = plan.vocabulary, plan.embedding_width or plan.hidden
+    table = rows * width
+    yield Tensor("embed_tokens", table, PLAIN * table, Split.VOCABULARY, Part.EMBEDDING, rows=rows)
+    at = Place(plan.hidden, plan.path, Method())
+    for norms in plan.beside:
+        for t in norms.tensors(at):
+            yield Tensor(t.name, t.elements, t.bytes, t.split, Part.EMBEDDING)
+    if vision:
+        yield Tensor("vision_tower", vision, PLAIN * vision, Split.SHARDED, Part.EMBEDDING)
+    if not plan.tied:
+        yield Tensor("lm_head", table, PLAIN * table, Split.VOCABULARY, Part.HEAD, rows=rows)
+    if plan.head_bias:
+        yield Tensor("lm_head.bias", rows, PLAIN * rows, Split.VOCABULARY, Part.HEAD, rows=rows)
+    if plan.norm:
+        yield Tensor("norm", plan.norm, PLAIN * plan.norm, Split.WHOLE, Part.FINAL)
+    for block in plan.everywhere:
+        yield from block.tensors(at)
+    for number, (positions, size) in enumerate(plan.tables):
+        # Not of the checkpoint: counted in bytes, not among the weights.
+        name = f"rotary.cos_sin.{number}" if number else "rotary.cos_sin"
+        yield Tensor(name, 0, plan.table_bytes * positions * size, Split.WHOLE)
