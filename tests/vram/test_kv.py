@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subcortex.errors import InvalidRequest
+from subcortex.models.huggingface import from_config
 from subcortex.models.shape import (
     Attention,
     FullAttention,
@@ -28,6 +29,7 @@ from subcortex.vram.kv import (
 )
 from subcortex.vram.setup import VllmSetup
 from tests.vram.kv_cases import GIB, flat, models, moe, oracle, shape_of, worlds
+from tests.vram.weight_cases import config_of
 
 #: Of half a unit in the last place that vLLM's log prints.
 _ROUNDING = 0.005 * GIB
@@ -150,6 +152,21 @@ def test_pipelines_are_those_of_vllms_own_code(name: str, world: str, shape: Mod
             else:
                 blocks = min(stage.blocks(gib * GIB) for stage in held)
                 assert [blocks, pipeline_tokens(held, gib * GIB, length)] == recorded[f"{gib}"][:2]
+
+
+@pytest.mark.parametrize("variant", ["pipeline", "pipeline_4"])
+def test_pipelines_of_models_read_from_their_config_are_those_of_vllms_own_code(variant: str) -> None:
+    recorded = oracle("variants-0.26.0")["variants"][variant]
+    for name in recorded["models"]:
+        shape = from_config(config_of(name), name)
+        for world, said in worlds(name, recorded).items():
+            tp, pp = (int(size) for size in world[2:].split("pp"))
+            held = [layout(shape, VllmSetup(tp, pp), stage=stage) for stage in range(pp)]
+            for text, pools in said["pools"].items():
+                assert [stage.request_bytes(int(text)) for stage in held] == pools["request_bytes"], (
+                    name,
+                    world,
+                )
 
 
 def test_the_smallest_stage_decides_and_its_pool_is_enough() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from subcortex.models.huggingface import from_config
 from subcortex.models.shape import (
     Attention,
     Experts,
@@ -26,6 +27,8 @@ from subcortex.vram.legality import (
     refusals,
 )
 from subcortex.vram.setup import LlamaCppSetup, VllmSetup
+from tests.vram.kv_cases import oracle
+from tests.vram.weight_cases import config_of
 
 GPTQ = Quantisation("gptq", 4, 128)
 AWQ = Quantisation("awq", 4, 128)
@@ -104,6 +107,20 @@ LATENT = LatentAttention(128, 512, 64, 128, 128, 1536)
 )
 def test_legal_sizes_are_those_that_vllm_builds(shape: ModelShape, most: int, sizes: tuple[int, ...]) -> None:
     assert legal_tensor_parallel_sizes(shape, most) == sizes
+
+
+def test_vllms_own_code_refuses_the_same_sizes_of_every_recorded_model() -> None:
+    differ = {
+        (name, world)
+        for name, recorded in oracle()["models"].items()
+        for world, said in recorded.items()
+        if bool(refusals(from_config(config_of(name), name), VllmSetup(int(world[2:].split("pp")[0]))))
+        != ("refused" in said)
+    }
+
+    # Not served by 0.26 any more; and a GPTQ group that a kernel of Hopper's lets be cut in two.
+    gone = {(name, world) for name, world in differ if name == "bamba-9b"}
+    assert differ - gone == {("qwen2.5-14b-gptq-int8", "tp8pp1")}
 
 
 def test_a_refusal_names_the_figures_and_what_would_do() -> None:

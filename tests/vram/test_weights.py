@@ -109,6 +109,12 @@ def test_key_value_heads_are_repeated_once_there_are_more_ranks() -> None:
     assert [rank_bytes(layered(keys), VllmSetup(tp)) for tp in (1, 2, 4, 8)] == [800, 400, 400, 400]
 
 
+def test_a_tensor_of_whole_units_is_rounded_up_to_them() -> None:
+    blocks = Tensor("w13", 0, 900.0, Split.SHARDED, layer=0, units=9)
+
+    assert [rank_bytes(layered(blocks), VllmSetup(tp)) for tp in (1, 2, 4)] == [900, 500, 300]
+
+
 def test_a_states_groups_are_repeated_by_their_own_number() -> None:
     group = Tensor("mixer.bc", 0, 800.0, Split.KV_HEADS, layer=0, heads=1)
 
