@@ -269,7 +269,7 @@ def _order(plan: Plan, columns: int) -> list[Line]:
 
 def _wrapped(head: str, words: str, style: str, columns: int, body: str = "") -> list[Line]:
     """Return words after a head, further lines below the first word."""
-    rows = textwrap.wrap(_output.inert(words), max(20, columns - len(head))) or [""]
+    rows = textwrap.wrap(_output.inert(words), max(20, columns - len(head)), break_on_hyphens=False) or [""]
     return [[(head, style), (rows[0], body)], *[[(" " * len(head), ""), (row, body)] for row in rows[1:]]]
 
 

@@ -1,9 +1,9 @@
 """What else would fit where a plan does not: each checked by planning it, ranked by what it gives up. Pure.
 
 The order: what keeps the model's quality and the context comes first and gives up only speed (another
-layout of GPUs, fewer requests at once, swapping, layers on the host); then what shortens the context; then
-what changes the answers (a smaller cache, a quantised model, a smaller model). Among equals, what gives up
-less comes first.
+layout of GPUs, fewer requests at once, small batches, no CUDA graphs, swapping, layers on the host); then
+what shortens the context; then what changes the answers (a smaller cache, a quantised model, a smaller
+model). Among equals, what gives up less comes first.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from typing import Any, Protocol
 
 from subcortex.hardware import Hardware
 from subcortex.models.shape import ModelShape
-from subcortex.vram.plan.ask import EVERYTHING, Free, TierAsk, in_order
+from subcortex.vram.plan import changes
+from subcortex.vram.plan.ask import TierAsk, in_order
 from subcortex.vram.plan.estimator import Estimator, Remembered
 from subcortex.vram.plan.fit import Fit, NoFit, find
 from subcortex.vram.plan.result import Plan, written
 from subcortex.vram.plan.seat import Mode
-from subcortex.vram.setup import LlamaCppSetup
+from subcortex.vram.setup import LlamaCppSetup, VllmSetup
 
 _SHORTEST_TOKENS, _STEP_TOKENS = 512, 256
 #: Quality given up by an 8-bit cache; a little, but answers change.
 _CACHE_LOSS = 0.02
 #: Speed given up, only to be compared: slots are waited for, neighbours woken, host layers read slowly.
-_POOL_LOSS, _SWAP_LOSS, _OFFLOAD_LOSS = 0.1, 0.3, 0.4
+_POOL_LOSS, _BATCHES_LOSS, _EAGER_LOSS, _SWAP_LOSS, _OFFLOAD_LOSS = 0.1, 0.15, 0.25, 0.3, 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,8 @@ class Alternative:
     """Something else that fits.
 
     Args:
-        kind: ``layout``, ``pool``, ``swap``, ``offload``, ``context``, ``cache``, ``quantisation`` or
-            ``smaller``.
+        kind: ``layout``, ``pool``, ``batches``, ``eager``, ``swap``, ``offload``, ``context``, ``cache``,
+            ``quantisation`` or ``smaller``.
         words: What to do.
         gives_up: What is lost by it.
         loss: Quality, context and speed, 0 to 1 each; compared in this order.
@@ -186,12 +187,19 @@ def _rungs(case: _Case, names: frozenset[str]) -> tuple[list[_Rung], tuple[_Rung
     tried there.
     """
     rungs = [
-        _Rung("layout", _any_layout, case.swapping, 0.0, "on other GPUs"),
-        _Rung("pool", _one_request, case.swapping, _POOL_LOSS, "one request at a time"),
+        _Rung("layout", changes.any_layout, case.swapping, 0.0, "on other GPUs"),
+        _Rung("pool", changes.one_request, case.swapping, _POOL_LOSS, "with fewer requests at once"),
+        _Rung("batches", changes.small_batches, case.swapping, _BATCHES_LOSS, "in small batches"),
     ]
+    if any(isinstance(ask.setup, VllmSetup) for ask in case.asks if ask.name in names):
+        rungs.append(
+            _Rung("eager", changes.eager, case.swapping, _EAGER_LOSS, "in small batches without CUDA graphs")
+        )
     if not case.swapping and len(case.asks) > 1:
         rungs.insert(0, _Rung("swap", lambda ask: ask, True, _SWAP_LOSS, "taking turns"))
-        rungs.append(_Rung("swap", _one_request, True, _POOL_LOSS + _SWAP_LOSS, "taking turns"))
+        rungs.append(
+            _Rung("swap", changes.eager, True, _EAGER_LOSS + _SWAP_LOSS, "in small batches and taking turns")
+        )
     useful = [_Rung("", lambda ask: ask, case.swapping, 0.0, "")]
     # By what they give up, so that the first that fits gives up least.
     for rung in sorted(rungs, key=lambda rung: rung.speed):
@@ -210,8 +218,8 @@ def _for(case: _Case, names: frozenset[str], variants: Variants | None) -> Itera
         yield _unchanged(*unchanged, names, tiers)
     yield from _offloaded(case, names, changed, tiers)
     yield from _shortened(case, rungs, names, changed, tiers)
-    if any(_small_cache(ask) != ask for ask in changed):
-        cache = _first(case, rungs, names, _small_cache)
+    if any(changes.small_cache(ask) != ask for ask in changed):
+        cache = _first(case, rungs, names, changes.small_cache)
         if cache is not None:
             fit, rung = cache
             words = f"keep the cache of {tiers} in 8 bits{_also(rung)}"
@@ -229,6 +237,9 @@ def _unchanged(rung: _Rung, fit: Fit, names: frozenset[str], tiers: str) -> Alte
     if rung.kind == "pool":
         words = f"let {tiers} hold as many requests as there is room for: {_requests(fit, names)}"
         return _made("pool", fit, rung.swapping, loss, words, "requests at once; more of them wait")
+    if rung.kind in ("batches", "eager"):
+        lost = "speed of prompts" if rung.kind == "batches" else "speed of prompts and of every token"
+        return _made(rung.kind, fit, rung.swapping, loss, f"run {tiers} {rung.words}", lost)
     words = f"let tiers take turns: {'; '.join(map(str, written(fit).swaps))}"
     return _made("swap", fit, True, loss, words, "seconds at each change")
 
@@ -255,9 +266,12 @@ def _varied(
                 continue
             fit, rung = found
             loss = max(variant.loss for variant in chosen.values())
-            pairs = [f"{name}: {variant.name}" for name, variant in sorted(chosen.items())]
             verb = "quantise" if kind == "quantisation" else "take a smaller model of the family"
-            words = f"{verb}, {'; '.join(pairs)}{_also(rung)}"
+            pairs = [
+                variant.name if len(chosen) == 1 else f"{variant.name} for {name}"
+                for name, variant in sorted(chosen.items())
+            ]
+            words = f"{verb}: {'; '.join(pairs)}{_also(rung)}"
             lost = "precision of the weights" if kind == "quantisation" else "the larger model's abilities"
             yield _made(kind, fit, rung.swapping, (loss, 0.0, rung.speed), words, lost)
             break
@@ -273,7 +287,7 @@ def _offloaded(
 
     def change(share: int) -> _Change:
         def apply(ask: TierAsk) -> TierAsk:
-            anywhere = _any_layout(ask)
+            anywhere = changes.any_layout(ask)
             assert isinstance(anywhere.setup, LlamaCppSetup)
             layers = (len(ask.shape.layers) + 1) * share // most
             return replace(anywhere, setup=replace(anywhere.setup, gpu_layers=layers))
@@ -354,35 +368,6 @@ def _first(
 
 def _tried(case: _Case, names: frozenset[str], change: _Change, *, swapping: bool) -> Fit | None:
     return case.again([change(ask) if ask.name in names else ask for ask in case.asks], swapping=swapping)
-
-
-def _any_layout(ask: TierAsk) -> TierAsk:
-    free = ask.free | (EVERYTHING - {Free.POOL})
-    setup = ask.setup
-    if isinstance(setup, LlamaCppSetup):
-        mode = "layer" if setup.split_mode == "none" else setup.split_mode
-        setup = replace(setup, split_mode=mode, tensor_split=None)
-    # Host memory alone was a wish of its own; it is not turned into GPUs.
-    devices = ask.devices if ask.devices == () else None
-    return replace(ask, free=free, setup=setup, devices=devices)
-
-
-def _one_request(ask: TierAsk) -> TierAsk:
-    ask = _any_layout(ask)
-    setup = ask.setup
-    if isinstance(setup, LlamaCppSetup):
-        setup = replace(setup, parallel=1, context_tokens=ask.context_tokens)
-    else:
-        setup = replace(setup, kv_pool_bytes=None, gpu_memory_utilization=None)
-    return replace(ask, setup=setup, free=ask.free | {Free.POOL})
-
-
-def _small_cache(ask: TierAsk) -> TierAsk:
-    setup = ask.setup
-    if isinstance(setup, LlamaCppSetup):
-        small = replace(setup, kv_type_k="q8_0", kv_type_v="q8_0", flash_attention=True)
-        return replace(ask, setup=small) if setup.kv_type_k in ("f16", "bf16", "f32") else ask
-    return replace(ask, setup=replace(setup, kv_bytes_per_element=1.0))
 
 
 def _also(rung: _Rung) -> str:

@@ -19,6 +19,7 @@ from subcortex.vram.setup import LlamaCppSetup
 #: In this order an engine takes its memory; the component that goes beyond the budget is the one to blame.
 _FIRST, _LAST = (Component.CONTEXT, Component.COMMUNICATION, Component.WEIGHTS), Component.KV
 _ORDER = (*_FIRST, *(part for part in Component if part not in _FIRST and part is not _LAST), _LAST)
+_NAMES = {Component.KV: "its KV cache", Component.CACHED: "what torch keeps"}
 #: Sets of GPUs tried for each tier in looking for the place that is least short.
 _MOST_SETS = 32
 
@@ -52,9 +53,11 @@ class Shortfall:
 
     def __str__(self) -> str:
         where = "host memory" if self.device == HOST else f"GPU {self.device} ({self.name})"
+        part = _NAMES.get(self.component, self.component.value)
         return (
-            f"{_gib(self.short_mib)} short on {where}: {self.tier} needs {_gib(self.component_mib)} for "
-            f"{self.component.value}; {_gib(self.need_mib)} in all of {_gib(self.budget_mib)}"
+            f"{_gib(self.short_mib)} short on {where}: "
+            f"{self.tier} needs {_gib(self.component_mib)} for {part}; "
+            f"{_gib(self.need_mib)} in all of {_gib(self.budget_mib)}"
         )
 
 
