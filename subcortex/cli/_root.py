@@ -23,6 +23,7 @@ COMMANDS = {
     "route": "think",
     "thoughts": "thoughts",
     "init": "init",
+    "hardware": "hardware",
     "doctor": "doctor",
     "config": "config",
     "completion": "completion",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from subcortex.cli import _output
+from subcortex.cli._hardware_options import Machine, hardware_options
 from subcortex.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,34 +30,21 @@ _NETWORK_TIMEOUT_S = 2.0
     help="Where to write; the user's own config.toml if not given.",
 )
 @click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
-@click.option(
-    "--gpus", metavar="CARDS", help='Plan for these GPUs instead: "2x24GiB", "RTX 3060 Ti + GTX 1060 3GB".'
-)
-@click.option(
-    "--hardware",
-    "snapshot",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Plan for the machine in this snapshot.",
-)
+@hardware_options
 @click.option("--offline", is_flag=True, help="Use the tiny models that come with the source.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON value and nothing else.")
-def init_command(
-    out: Path | None, force: bool, gpus: str | None, snapshot: Path | None, offline: bool, as_json: bool
-) -> None:
+def init_command(out: Path | None, force: bool, machine: Machine, offline: bool, as_json: bool) -> None:
     """Look at the hardware and write a commented config.toml whose tiers fit it.
 
     Without a network, and with --offline, the tiers are the tiny models of the source's testbed.
     """
     from subcortex import paths
 
-    if gpus and snapshot:
-        raise click.UsageError("give --gpus or --hardware, not both")
     target = (out or paths.config_home() / "config.toml").expanduser().absolute()
     if target.exists() and not force:
         raise ConfigError(f"{target} exists", hint="--force overwrites it, --out names another file.")
-    hardware = _hardware(gpus, snapshot)
-    use_testbed = offline or not (gpus or snapshot or _online())
+    hardware = machine.hardware
+    use_testbed = offline or (machine.here and not _online())
     starter, text = planned(hardware, target, offline=use_testbed)
     _check(text, target)
     _write(target, text)
@@ -94,14 +82,6 @@ def described(hardware: Hardware) -> str:
     cards = " + ".join(f"{names.count(name)}x {name}" for name in dict.fromkeys(names)) or "no GPU"
     memory = f"{hardware.host_memory_total_mib / 1024:.0f} GiB of host memory"
     return _output.inert(f"{cards}, {memory}, {hardware.cores} cores")
-
-
-def _hardware(gpus: str | None, snapshot: Path | None) -> Hardware:
-    from subcortex import hardware
-
-    if snapshot:
-        return hardware.load_snapshot(snapshot)
-    return hardware.with_gpus(gpus) if gpus else hardware.detect()
 
 
 def _online() -> bool:

@@ -122,6 +122,7 @@ class _Reader:
         total_mib, used_mib, reserved_mib = self._memory_mib(handle, name)
         capability = self.read("nvmlDeviceGetCudaComputeCapability", handle)
         bus_id = _bus_id(self.read("nvmlDeviceGetPciInfo", handle))
+        active = _flag(self.read("nvmlDeviceGetDisplayActive", handle))
         first = nvlinks.links[0] if nvlinks and nvlinks.links else None
         return Gpu(
             index=index,
@@ -147,8 +148,8 @@ class _Reader:
             nvlinks=len(nvlinks.links) if nvlinks else None,
             nvlink_version=None if first is None else self._nvlink_version(handle, first),
             nvlink_mb_per_s=None if first is None else self._nvlink_mb_per_s(handle),
-            display_attached=_flag(self.read("nvmlDeviceGetDisplayMode", handle)),
-            display_active=_flag(self.read("nvmlDeviceGetDisplayActive", handle)),
+            display_attached=_attached(name, self.read("nvmlDeviceGetDisplayMode", handle), active),
+            display_active=active,
             numa_node=_numa_node(bus_id),
         )
 
@@ -320,6 +321,15 @@ def _watts(milliwatts: Any) -> float | None:
 
 def _flag(value: Any) -> bool | None:
     return None if value is None else bool(value)
+
+
+def _attached(name: str, mode: Any, active: bool | None) -> bool | None:
+    """Return whether a monitor is plugged in.
+
+    Drivers say so of data-centre cards too, which have no socket for one, or have it switched off.
+    """
+    made_for_it = any(word in name.upper() for word in ("GEFORCE", "RTX", "GTX", "QUADRO", "TITAN"))
+    return _flag(mode) if made_for_it or active or not mode else False
 
 
 def _bus_id(pci: Any) -> str | None:

@@ -41,7 +41,7 @@ def test_a_card_is_read_in_full():
         nvlinks=18,
         nvlink_version="4.0",
         nvlink_mb_per_s=26562.0,
-        display_attached=True,
+        display_attached=False,  # though the driver says so: it has no socket
         display_active=False,
     )
     assert found.gpus[0].memory_free_mib == 143142
@@ -198,6 +198,12 @@ def test_a_known_card_that_does_not_tell_its_memory_has_that_of_the_table():
     machine.cards[1].answers.pop("MemoryInfo")
 
     assert [gpu.memory_total_mib for gpu in detect(machine).gpus] == [143771, 143771]
+
+
+def test_a_display_takes_memory_of_the_card_it_is_on():
+    found = detect(fake.household()).gpus
+
+    assert [(gpu.display_attached, gpu.display_active) for gpu in found] == [(True, True), (False, False)]
 
 
 def test_the_numa_node_of_a_slot(tmp_path):
