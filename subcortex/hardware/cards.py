@@ -1,8 +1,9 @@
 """NVIDIA's cards: what their data sheets say, found by the names that people and NVML give them. Pure.
 
 Sources: NVIDIA's data sheets, and the white papers of Pascal GP104, Volta, Turing, Ampere GA100 and GA102,
-Ada, Hopper and Blackwell. Memory as NVML reports it was read off ``nvidia-smi`` of drivers from 510 on, which
-count the driver's own share as part of the total; ECC is as the card is delivered.
+Ada, Hopper and Blackwell. Memory as NVML reports it is what ``nvidia-smi`` commonly shows with drivers from
+510 on, which count the driver's own share as part of the total; ECC is as the card is delivered. The H200's
+was read on a card of ours; the others have not been held against cards, nor each figure against its sheet.
 """
 
 from __future__ import annotations

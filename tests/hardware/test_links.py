@@ -75,7 +75,7 @@ def test_nvlink_of_an_unknown_card_by_what_the_driver_says(told, gb_per_s):
     ],
 )
 def test_pcie_by_generation_and_lanes(generation, lanes, gb_per_s):
-    """The figures are those of PCI-SIG's own tables."""
+    """By hand: GT/s × lanes × coding / 8."""
     known = gpu("NVIDIA X1", pcie_generation_max=generation, pcie_width=lanes)
 
     assert nominal_link(known, known, "PIX").gb_per_s == pytest.approx(gb_per_s, rel=1e-4)
