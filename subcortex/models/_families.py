@@ -53,7 +53,8 @@ def plain(config: Config, kind: str) -> Plan:
         vocabulary=vocabulary_of(config),
         layers=shared,
         tied=config.flag("tie_word_embeddings", default=style.tied),
-        tables=tables,
+        tables=tables if style.table else (),
+        rotated=tables[0][1] if tables else 0,
         # gpt-oss asks for float32.
         table_bytes=FLOAT32 if kind == "gpt_oss" else PLAIN,
         norm=norms,

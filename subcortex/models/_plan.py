@@ -22,6 +22,7 @@ class Plan:
         tied: The head is the embedding.
         tables: Rotary tables: rows and elements of a row.
         table_bytes: Of an element of them.
+        rotated: Elements of a head that are rotated, where no table says so.
         norm: Elements of the last norm.
         beside: What the first stage has beside the embedding (learned positions, projections).
         everywhere: What all layers share.
@@ -38,6 +39,7 @@ class Plan:
     tied: bool
     tables: tuple[tuple[int, int], ...] = ()
     table_bytes: int = PLAIN
+    rotated: int = 0
     norm: int = 0
     beside: tuple[Norms, ...] = ()
     everywhere: Blocks = ()

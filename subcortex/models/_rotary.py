@@ -49,9 +49,7 @@ def context_of(config: Config, *, scaled: bool = False) -> int:
     if scaling is None or scaled:
         return longest
     kind = scaling.text("rope_type") or scaling.text("type") or "default"
-    if kind == "longrope" or kind == "su":
-        return config.integer("original_max_position_embeddings", default=longest, most=MOST_TOKENS)
-    if kind in ("default", "llama3", "mrope"):
+    if kind in ("default", "llama3", "mrope", "longrope", "su"):
         return longest
     factor = scaling.number("factor", default=1.0, most=2**20)
     if kind in ("yarn", "deepseek_yarn"):

@@ -30,6 +30,7 @@ class Style:
         pattern: Every so many layers one sees everything.
         head_dim: Default elements a head; 0: width over heads.
         partial: Share of them that is rotated; 0 without rotary embedding.
+        table: vLLM keeps a rotary table; not where it runs the model of transformers.
         positions: Learned positions, and how many more of them than the context.
         head_bias: The head has a bias.
         module: What the layer calls its mixture.
@@ -53,6 +54,7 @@ class Style:
     head_dim: int = 0
     kv_heads: int = 0
     partial: float = 1.0
+    table: bool = True
     positions: int | None = None
     head_bias: bool = False
     module: str = "mlp"
@@ -67,8 +69,7 @@ _QWEN = Style(bias=True, out_bias=False)
 _QWEN3 = Style(out_bias=False, qk_norm="head")
 _GLM = Style(out_bias=False, mlp_bias=False, partial=0.5)
 _GEMMA = Style(tied=True, head_dim=256)
-#: Families that vLLM runs with the models of transformers have no table on the GPU: ``partial`` is 0.
-_OLMO2 = Style(qk_norm="full", partial=0)
+_OLMO2 = Style(qk_norm="full", table=False)
 _COHERE = Style(norms=1, tied=True, qk_norm="full", qk_norm_key="use_qk_norm")
 
 STYLES: dict[str, Style] = {
@@ -107,13 +108,13 @@ STYLES: dict[str, Style] = {
     "cohere2": Style(
         norms=1, tied=True, qk_norm="full", qk_norm_key="use_qk_norm", window="last", pattern=4
     ),
-    "olmo": Style(norms=0, final_norm=False, partial=0),
+    "olmo": Style(norms=0, final_norm=False, table=False),
     "olmo2": _OLMO2,
     "olmo3": Style(qk_norm="full", window="last", pattern=4, window_default=4096),
     "olmoe": Style(qk_norm="full"),
     "starcoder2": Style(
         norm_bias=True, bias="use_bias", out_bias="use_bias", mlp_bias="use_bias", gated=False, tied=True,
-        partial=0,
+        table=False,
     ),
     "granite": LLAMA,
     "granitemoe": Style(module="block_sparse_moe"),

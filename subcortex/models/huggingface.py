@@ -132,7 +132,7 @@ def _shape(whole: Config, text: Config, plan: Plan, method: Method, name: str) -
         tensors=(*_beside(plan, vision), *_of_layers(plan, method)),
         tied=plan.tied,
         max_context_tokens=plan.context,
-        rope_dim=plan.tables[0][1] if plan.tables else 0,
+        rope_dim=plan.tables[0][1] if plan.tables else plan.rotated,
         dtype_bytes=float(PLAIN),
         quantisation=method.quantisation,
         notes=notes,

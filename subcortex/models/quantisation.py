@@ -13,8 +13,11 @@ from typing import Literal
 
 from subcortex.models._blocks import PLAIN, Cost
 from subcortex.models._config import Config
+from subcortex.models._requantise import requantised
 from subcortex.models._skipped import Skipped
 from subcortex.models.shape import Quantisation
+
+__all__ = ["Method", "method_of", "requantised"]
 
 Kind = Literal["plain", "group", "channel", "block", "tensor", "mxfp4"]
 #: MXFP4 kernels take experts whose width, on a rank, is a multiple of this (vLLM ``mxfp4`` round-up).

@@ -1,0 +1,206 @@
+"""A model's shape from wherever it lies: a folder, a config.json, a GGUF file, a name on the hub.
+
+Nothing of the weights is read, only headers. Files come from strangers: sizes are bounded, headers are parsed
+by processes without rights (``_child.py``), and whatever is wrong with one is a `ConfigError` that names it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from subcortex.errors import ConfigError
+from subcortex.models import hub
+from subcortex.models._stored_shape import with_stored
+from subcortex.models.gguf_shape import shape_of_gguf
+from subcortex.models.huggingface import from_config
+from subcortex.models.safetensors import read_safetensors
+from subcortex.models.shape import ModelShape
+
+_CONFIG = "config.json"
+#: The largest real config.json has some 100 KB.
+MOST_CONFIG_BYTES = 4 * 2**20
+#: Brackets within brackets; real ones have five.
+_MOST_DEPTH = 100
+#: ``owner/name`` as the hub allows it.
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+
+
+def read_shape(source: str | Path, *, offline: bool = True, name: str | None = None) -> ModelShape:
+    """Return the shape of a model.
+
+    Args:
+        source: A folder with a config.json (headers of its safetensors give exact bytes), a config.json, a
+            GGUF file (any part of a split one), or ``owner/name`` on the hub: then the local hub cache is
+            looked in, and after it, unless ``offline``, the network.
+        offline: Do not use the network.
+        name: What to call the model; the source if None.
+
+    Raises:
+        ConfigError: There is no such model, or its files cannot be read; says what to try.
+    """
+    path = Path(source).expanduser()
+    label = name or str(source)
+    kind = _kind(path)
+    if kind == "file" and path.suffix.lower() == ".gguf":
+        return shape_of_gguf(path, label)
+    if kind == "file":
+        return from_config(read_config(path), label, file=str(path))
+    if kind == "folder":
+        return _folder(path, label)
+    if _NAME.fullmatch(str(source)):
+        return _of_hub(str(source), label, offline=offline)
+    raise ConfigError(
+        f"there is no model at {source}",
+        hint="Give a folder with a config.json, a .gguf file, or owner/name of a model on the hub.",
+        file=str(source),
+    )
+
+
+def _kind(path: Path) -> str:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return ""
+    if stat.S_ISDIR(found.st_mode):
+        return "folder"
+    return "file" if stat.S_ISREG(found.st_mode) else ""
+
+
+def _folder(path: Path, name: str) -> ModelShape:
+    if _kind(path / _CONFIG) == "file":
+        shape = from_config(read_config(path / _CONFIG), name, file=str(path / _CONFIG))
+        if _has_weights(path):
+            return with_stored(shape, read_safetensors(path))
+        return shape
+    parts = sorted(path.glob("*.gguf"))
+    if parts:
+        return _only_gguf(path, parts, name)
+    raise ConfigError(
+        f"the folder {path} has neither a {_CONFIG} nor a .gguf file",
+        hint="Give the folder of a model, as downloaded.",
+        file=str(path),
+    )
+
+
+def _only_gguf(path: Path, found: list[Path], name: str) -> ModelShape:
+    """Return the shape of the one model among a folder's GGUF files, a split one counting once."""
+    models = [file for file in found if not re.search(r"-(?!00001)\d{5}-of-\d{5}\.gguf$", file.name)]
+    models = [file for file in models if not file.name.startswith("mmproj")]
+    if len(models) == 1:
+        return shape_of_gguf(models[0], name)
+    named = ", ".join(file.name for file in models[:4])
+    raise ConfigError(
+        f"the folder {path} has {len(models)} models: {named}",
+        hint="Name one of the files.",
+        file=str(path),
+    )
+
+
+def _has_weights(path: Path) -> bool:
+    return (path / "model.safetensors.index.json").exists() or any(path.glob("*.safetensors"))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return a config.json's object.
+
+    Raises:
+        ConfigError: It cannot be opened, is larger than 4 MiB, is no JSON, or no object.
+    """
+    try:
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ConfigError(f"{path} is no file", hint="Give a config.json.", file=str(path))
+            text = file.read(MOST_CONFIG_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}", hint="Check its permissions.", file=str(path)
+        ) from None
+    return parse_config(text, str(path))
+
+
+def parse_config(text: bytes, file: str) -> dict[str, Any]:
+    """Return the object of a config.json's text.
+
+    Args:
+        text: The file, or its beginning if it is too large.
+        file: What to call it in errors.
+
+    Raises:
+        ConfigError: It is too large, no JSON, or no object.
+    """
+    if len(text) > MOST_CONFIG_BYTES:
+        raise ConfigError(
+            f"{file} is larger than {MOST_CONFIG_BYTES // 2**20} MiB; that is no config.json",
+            hint="Give the model's config.json, not its weights.",
+            file=file,
+        )
+    try:
+        if _depth(text) > _MOST_DEPTH:
+            raise ValueError(f"brackets more than {_MOST_DEPTH} deep")
+        found = json.loads(text.decode("utf-8-sig"), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{file} is no JSON that can be read: {str(error)[:200]}",
+            hint="Download the model's config.json again.",
+            file=file,
+        ) from None
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"{file} holds a {type(found).__name__}, not an object",
+            hint="Give a model's config.json.",
+            file=file,
+        )
+    return found
+
+
+def _depth(text: bytes) -> int:
+    """Return how deep brackets go at most, those inside texts counted too."""
+    deepest = depth = 0
+    for bracket in re.finditer(rb"[\[\]{}]", text):
+        depth += 1 if bracket[0] in b"[{" else -1
+        deepest = max(deepest, depth)
+        if deepest > _MOST_DEPTH:
+            break
+    return deepest
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _of_hub(name: str, label: str, *, offline: bool) -> ModelShape:
+    """Return a model of the hub: from its local cache, else from the network."""
+    cached = hub.cached_folder(name)
+    if cached is not None and _kind(cached / _CONFIG) == "file":
+        return _cached(cached, label)
+    found = hub.remembered(name) if offline else hub.fetch(name)
+    if found is None:
+        raise ConfigError(
+            f"the model {name} is not in the local hub cache",
+            hint=f"Download it (hf download {name} config.json), or allow the network.",
+            file=name,
+        )
+    file = f"{name}/{_CONFIG}"
+    shape = from_config(parse_config(found.config, file), label, file=file)
+    if not offline:
+        hub.remember(name, found)
+    return replace(shape, source="hub", file_bytes=found.stored_bytes)
+
+
+def _cached(folder: Path, label: str) -> ModelShape:
+    """Return a model of the local cache; weights that are there in part do not count."""
+    shape = from_config(read_config(folder / _CONFIG), label, file=str(folder / _CONFIG))
+    if not _has_weights(folder):
+        return shape
+    try:
+        return with_stored(shape, read_safetensors(folder))
+    except ConfigError:
+        return shape
