@@ -28,6 +28,8 @@ _MOST_HOMES = 64
 
 #: What a GPU more for one tier must bring, as a share of the concurrency that was wanted.
 _SEAT_COST = 0.05
+#: Placements that miss no more than this are not looked for further.
+_GOOD_ENOUGH = 0.25
 
 _Worth = tuple[float, float, float, tuple[tuple[int, ...], ...]]
 
@@ -134,11 +136,44 @@ def _with_sleep(ask: TierAsk) -> TierAsk:
 
 
 def _best(book: Book, asks: Sequence[TierAsk], home: State) -> Fit | None:
-    """Return the best placement for a resting state, None if none fits."""
-    search = Search(book, asks, home)
+    """Return the best placement for a resting state, None if none fits.
+
+    Each tier is first tried on the numbers of GPUs that are of use to it alone; on all others only where
+    nothing fits so, or what fits reaches much less than was wanted.
+    """
+    narrow = None
+    if len(asks) > 1:
+        counts = {ask.name: _useful(book, ask) for ask in asks}
+        narrow = _best_of(book, Search(book, asks, home, counts), home)
+        if narrow is not None and _worth(narrow)[0] <= _GOOD_ENOUGH:
+            return narrow
+    wide = _best_of(book, Search(book, asks, home), home)
+    found = [fit for fit in (narrow, wide) if fit is not None]
+    return min(found, key=_worth, default=None)
+
+
+def _useful(book: Book, ask: TierAsk) -> frozenset[int]:
+    """Return on how many GPUs a tier has room by itself, up to the number that has room for all it wants."""
+    key = (ask.name, ask.setup)
+    if key not in book.useful:
+        alone = (Mode.AWAKE,)
+        search = Search(book, [ask], alone)
+        most = wanted([book.seat(ask, (), ask.setup)])
+        useful: set[int] = set()
+        for seats in range(search.least, search.most + 1):
+            fits = list(_compared(book, search, seats, alone))
+            if fits:
+                useful.add(seats)
+            if any(fit.requests == most for fit in fits):
+                break
+        book.useful[key] = frozenset(useful or range(len(book.gpus) + 1))
+    return book.useful[key]
+
+
+def _best_of(book: Book, search: Search, home: State) -> Fit | None:
     best: tuple[_Worth, Fit] | None = None
     for seats in range(search.least, search.most + 1):
-        if best is not None and best[0][0] <= _SEAT_COST * (seats - len(asks)):
+        if best is not None and best[0][0] <= _SEAT_COST * (seats - len(home)):
             # Even with all that was wanted, more GPUs would cost more than they bring.
             break
         for fit in _compared(book, search, seats, home):

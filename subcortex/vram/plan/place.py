@@ -6,7 +6,7 @@ best of what was tried. GPUs that are alike are tried once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from math import sqrt
@@ -112,20 +112,42 @@ class Search:
         book: Machine and estimates.
         asks: The tiers.
         modes: What each is doing.
+        counts: By tier, on how many GPUs it is tried; None for all that are legal.
     """
 
-    def __init__(self, book: Book, asks: Sequence[TierAsk], modes: Sequence[Mode]) -> None:
+    def __init__(
+        self,
+        book: Book,
+        asks: Sequence[TierAsk],
+        modes: Sequence[Mode],
+        counts: Mapping[str, frozenset[int]] | None = None,
+    ) -> None:
         self._book = book
         # Those that cannot be divided first; llama.cpp's splits then take what is left.
-        order = sorted(range(len(asks)), key=lambda i: _stiffness(asks[i]))
+        order = sorted(range(len(asks)), key=lambda i: _stiffness(book, asks[i]))
         self._order = order
         self._asks = [asks[i] for i in order]
         self._modes = [modes[i] for i in order]
-        self._layouts = [layouts(book, ask)[0] for ask in self._asks]
+        self._layouts = [
+            [
+                layout
+                for layout in layouts(book, ask)[0]
+                if (counts is None or layout.gpus in counts[ask.name])
+                and not self._hopeless(ask, layout, mode)
+            ]
+            for ask, mode in zip(self._asks, self._modes, strict=True)
+        ]
         self._alike = _alike(book, self._asks)
         self._whole_mib = sum(book.limits[gpu].mib for gpu in book.gpus)
         least = [self._least_mib(k) for k in range(len(asks))]
         self._rest_mib = [sum(least[k:]) for k in range(len(asks) + 1)]
+
+    def _hopeless(self, ask: TierAsk, layout: Layout, mode: Mode) -> bool:
+        """Return whether the weights alone, evenly divided, are too much for the largest card."""
+        if mode is not Mode.AWAKE or not layout.gpus or not isinstance(layout.setup, VllmSetup):
+            return False
+        largest = max(self._book.limits[gpu].mib for gpu in _allowed(self._book, ask))
+        return self._book.weights_mib(ask) / layout.gpus > largest
 
     def _least_mib(self, k: int) -> float:
         """Return what a tier takes of all GPUs together wherever it sits: its weights and one request."""
@@ -153,12 +175,16 @@ class Search:
     @property
     def least(self) -> int:
         """Seats that the tiers take at least."""
-        return sum(min((layout.gpus for layout in found), default=0) for found in self._layouts)
+        if not all(self._layouts):
+            return 0
+        return sum(min(layout.gpus for layout in found) for found in self._layouts)
 
     @property
     def most(self) -> int:
-        """Seats that the tiers take at most."""
-        return sum(max((layout.gpus for layout in found), default=0) for found in self._layouts)
+        """Seats that the tiers take at most; -1 if one of them has no layout."""
+        if not all(self._layouts):
+            return -1
+        return sum(max(layout.gpus for layout in found) for found in self._layouts)
 
     def complete(self, seats: int) -> Iterator[tuple[Seat, ...]]:
         """Yield placements that take so many seats and fit with one request each, in the order asked."""
@@ -242,8 +268,8 @@ def added(load: Load, more: Load) -> _Sum:
     return result
 
 
-def _stiffness(ask: TierAsk) -> tuple[bool, float, str]:
-    return isinstance(ask.setup, LlamaCppSetup), -ask.shape.weights_bytes, ask.name
+def _stiffness(book: Book, ask: TierAsk) -> tuple[bool, float, str]:
+    return isinstance(ask.setup, LlamaCppSetup), -book.weights_mib(ask), ask.name
 
 
 def _alike(book: Book, asks: Sequence[TierAsk]) -> dict[int, object]:

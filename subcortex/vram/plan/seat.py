@@ -60,10 +60,13 @@ class Book:
         self.least_mib: dict[tuple[str, Setup], float] = {}
         self.limits: dict[int, Budget] = budgets(hardware, own_mib)
         self.gpus: dict[int, Gpu] = {gpu.index: gpu for gpu in hardware.gpus}
+        #: On how many GPUs a tier is of use, by name and setup.
+        self.useful: dict[tuple[str, Setup], frozenset[int]] = {}
         self._kinds = {gpu.index: self._kind(gpu) for gpu in hardware.gpus}
         self._footprints: dict[tuple[object, ...], Footprint] = {}
         self._pools: dict[tuple[object, ...], Sequence[KvPool]] = {}
         self._refused: dict[tuple[object, ...], str | None] = {}
+        self._weights: dict[int, float] = {}
         self._splits: dict[tuple[object, ...], tuple[float, ...]] = {}
         self._loads: dict[tuple[object, ...], Load] = {}
         self._seats: dict[tuple[object, ...], Seat] = {}
@@ -91,6 +94,13 @@ class Book:
             gpus = [self.gpus[gpu] for gpu in seat.gpus]
             self._pools[key] = self.estimator.pools(seat.ask.shape, setup, gpus)
         return self._pools[key]
+
+    def weights_mib(self, ask: TierAsk) -> float:
+        """Return the weights of a tier on one device."""
+        key = self._id(ask.shape)
+        if key not in self._weights:
+            self._weights[key] = ask.shape.weights_bytes / _MIB
+        return self._weights[key]
 
     def refusal(self, ask: TierAsk, setup: Setup, gpu_count: int) -> str | None:
         """Return why the engine would not take a setup, None if it would."""

@@ -75,7 +75,7 @@ def shortfalls(refused: NoFit) -> tuple[Shortfall, ...]:
     book = refused.book
     load: dict[int, tuple[float, float]] = {}
     seats: list[Seat] = []
-    for ask in sorted(refused.asks, key=lambda ask: -ask.shape.weights_bytes):
+    for ask in sorted(refused.asks, key=lambda ask: -book.weights_mib(ask)):
         options = _seats(book, ask)
         if not options:
             return ()
