@@ -331,6 +331,15 @@ def family_of(shape: ModelShape) -> str | None:
     return None
 
 
+def named(name: str) -> Relative | None:
+    """Return the model of that name, with or without its owner, in any case; None if it is not listed."""
+    wanted = name.lower()
+    everyone = (relative for relatives in FAMILIES.values() for relative in relatives)
+    return next(
+        (one for one in everyone if wanted in (one.name.lower(), one.name.lower().split("/")[1])), None
+    )
+
+
 def smaller(shape: ModelShape) -> tuple[Relative, ...]:
     """Return the smaller models of a model's family, the largest first; none if the family is unknown."""
     family = family_of(shape)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from subcortex.models.catalogue import FAMILIES, Relative, family_of, smaller
+from subcortex.models.catalogue import FAMILIES, Relative, family_of, named, smaller
 from subcortex.models.shape import FullAttention, Layer, ModelShape, Split, Tensor
 
 _SHAPES = Path(__file__).parents[2] / "bench" / "shapes"
@@ -98,3 +98,10 @@ def test_a_stranger_has_no_family():
     stranger = ModelShape("x", "Odd", "written", 17, shape.vocabulary, shape.layers, shape.tensors)
     assert family_of(stranger) is None
     assert smaller(stranger) == ()
+
+
+def test_a_model_is_found_by_its_name_with_or_without_its_owner():
+    one = named("qwen/qwen3-8b")
+    assert one is not None
+    assert named("QWEN3-8B") is one
+    assert named("qwen3") is None
