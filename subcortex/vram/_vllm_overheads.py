@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from subcortex.models.shape import LatentAttention, ModelShape, Recurrence
+from subcortex.models.shape import LatentAttention, Layer, ModelShape, Recurrence
 from subcortex.vram.amount import Amount
 from subcortex.vram.setup import VllmSetup
 
@@ -64,34 +64,43 @@ def uses_v2_runner(shape: ModelShape) -> bool:
 def activations(shape: ModelShape, setup: VllmSetup, rank: Rank) -> Amount:
     """Return the peak that vLLM's profiling run finds ("peak activation"), MiB.
 
-    The largest of three moments, on top of the experts' workspace, which stays once it is there:
+    The largest of three moments:
 
     * compiling: the compiler times kernels on a copy of the embedding: E + T·H·b (twice at TP=1);
-    * one forward step: gate, up and their product, 3·T·I·b, with four hidden states, 4·T·H·b;
-    * sampling S tokens: V1 14 bytes a logit; V2 two bf16 copies, and with TP the rank's share beside them.
+    * one forward step: gate, up and their product, 3·T·I·b, with four hidden states, 4·T·H·b (without a gate
+      2·T·I·b and one), on top of the experts' workspace, which stays once it is there;
+    * sampling S tokens, on top of that workspace too: V1 14 bytes a logit; V2 one bf16 copy of the logits,
+      and with TP two and the rank's share.
     """
     tp, step_bytes = setup.tensor_parallel_size, shape.dtype_bytes
-    tokens, requests = (
-        setup.max_batched_tokens or 0,
-        min(setup.max_sequences or 0, setup.max_batched_tokens or 0),
-    )
+    tokens = setup.max_batched_tokens or 0
+    requests = min(setup.max_sequences or 0, tokens)
     hidden = tokens * shape.hidden * step_bytes
     embedding = shape.vocabulary * shape.hidden * step_bytes / tp
     compiling = 0.0
     if not setup.eager and rank.first:
         compiling = embedding + (2 * hidden if tp == 1 else hidden + 40 * _MIB)
-    forward = 3 * tokens * _widest(shape) / tp * step_bytes + 4 * hidden
+    forward = max(
+        (_step(layer, tokens, hidden, setup, step_bytes) for layer in set(shape.layers)), default=0.0
+    )
     logits = requests * shape.vocabulary
     sampled = 2 * requests * shape.hidden * step_bytes
     if uses_v2_runner(shape):
-        copies = 2.0 if tp == 1 else 2 + 1 / tp
+        copies = 1.0 if tp == 1 else 2 + 1 / tp
         sampling = logits * step_bytes * copies + hidden + sampled + 20 * _MIB
     else:
         scratch = _V1_SCRATCH_ROWS * shape.vocabulary * 4 + 36 * _MIB
         sampling = logits * _V1_SAMPLER_BYTES + scratch + hidden + sampled
-    peak = experts_workspace(shape, setup) + max(compiling, forward, sampling)
-    known = _KNOWN_CARD in rank.card
-    return Amount(peak / _MIB, 40 + (0.02 if known else 0.1) * peak / _MIB)
+    peak = max(compiling, experts_workspace(shape, setup) + max(forward, sampling)) / _MIB
+    return Amount(peak, 40 + (0.02 if _KNOWN_CARD in rank.card else 0.1) * peak)
+
+
+def _step(layer: Layer, tokens: int, hidden: float, setup: VllmSetup, step_bytes: float) -> float:
+    """Return the bytes alive at the widest point of a layer's dense or shared feed-forward part."""
+    shared = layer.experts.shared_intermediate if layer.experts else 0
+    width = max(layer.intermediate, shared) / setup.tensor_parallel_size
+    rows, states = (3, 4) if layer.gated else (2, 1)
+    return rows * tokens * width * step_bytes + states * hidden
 
 
 def experts_workspace(shape: ModelShape, setup: VllmSetup) -> float:
@@ -121,11 +130,14 @@ def graphs(shape: ModelShape, setup: VllmSetup, rank: Rank) -> Amount:
     """
     if setup.eager:
         return Amount()
-    captured = min(_LARGEST_GRAPH_TOKENS, setup.max_sequences or _LARGEST_GRAPH_TOKENS)
-    share = captured / _LARGEST_GRAPH_TOKENS
+    largest = _LARGEST_GRAPH_TOKENS * (2 if shape.architecture.startswith("GptOss") else 1)
+    captured = min(largest, setup.max_sequences or largest)
+    share = min(1.0, captured / _LARGEST_GRAPH_TOKENS)
     rest_gib = 0.149 + 0.521 * rank.layers / 64 + 0.23 * shape.hidden / 4096
     if not uses_v2_runner(shape):
         rest_gib -= 0.079
+    if any(isinstance(kept, LatentAttention) for kept in shape.attentions):
+        rest_gib += 0.19
     rest = max(0.1, rest_gib) * (0.27 + 0.73 * share) * 1024
     mean = rest + _decode_buffer(shape, setup, captured) / _MIB
     return Amount(mean, 130.0 if _KNOWN_CARD in rank.card else 60 + 0.2 * mean)
@@ -139,8 +151,6 @@ def _decode_buffer(shape: ModelShape, setup: VllmSetup, captured_tokens: int) ->
             continue
         width = kept.kv_lora_rank if isinstance(kept, LatentAttention) else kept.value_dim
         widest = max(widest, kept.heads / setup.tensor_parallel_size * width)
-    if shape.architecture.startswith("GptOss"):
-        return 0.0  # attention with sinks does not split
     return _DECODE_SPLITS * widest * captured_tokens * 4
 
 
@@ -149,23 +159,21 @@ def graphs_set_aside(shape: ModelShape, graphs_taken: Amount) -> Amount:
     return Amount() if uses_v2_runner(shape) else graphs_taken.times(0.83)
 
 
-def non_torch(shape: ModelShape, setup: VllmSetup) -> Amount:
-    """Return what grows outside torch while profiling ("non-torch memory"), MiB: kernels and handles.
-
-    Under sleep mode it is less, often below nothing, and the pool larger by as much: what loading took and
-    gave back is released behind torch's back, which still counts it (``device_allocator/cumem.py``).
-    """
-    plain = Amount(215.0, 15.0) if setup.gpus == 1 else Amount(65.0, 45.0)
-    return plain - released_in_loading(shape, setup) if setup.sleep_mode else plain
+def non_torch(setup: VllmSetup) -> Amount:
+    """Return what grows outside torch while profiling ("non-torch memory"), MiB: kernels and handles."""
+    return Amount(215.0, 25.0) if setup.gpus == 1 else Amount(65.0, 45.0)
 
 
 def released_in_loading(shape: ModelShape, setup: VllmSetup) -> Amount:
-    """Return what loading takes and gives back under sleep mode, MiB.
+    """Return what vLLM's "non-torch memory" is short of under sleep mode, MiB, and its pool too large by.
 
-    Quantised weights before they are repacked (0.27 to 0.33 of all in three boots), the float32 steps of a
-    large rotary table (six times the table; small ones are reused), and, at some boots, the head that is
-    then tied to the embedding.
+    What loading takes and gives back is then released behind torch's back, which still counts it
+    (``device_allocator/cumem.py``): quantised weights before they are repacked (0.27 to 0.33 of all in three
+    boots), the float32 steps of a large rotary table (six times the table; small ones are reused), and the
+    head that is then tied to the embedding: of Gemma's classes always, of Qwen's never, of others at times.
     """
+    if not setup.sleep_mode:
+        return Amount()
     tp = setup.tensor_parallel_size
     released = Amount()
     if shape.quantisation is not None:
@@ -175,7 +183,10 @@ def released_in_loading(shape: ModelShape, setup: VllmSetup) -> Amount:
         released += Amount(6 * table, 0.3 * table)
     if shape.tied:
         head = shape.vocabulary * shape.hidden * shape.dtype_bytes / tp / _MIB
-        released += Amount(head / 2, head / 2)
+        if shape.architecture.startswith("Gemma"):
+            released += Amount(head, head / 8)
+        elif not shape.architecture.startswith("Qwen"):
+            released += Amount(head / 2, head / 2)
     return released
 
 
@@ -207,13 +218,3 @@ def cached(shape: ModelShape, setup: VllmSetup, peak: Amount) -> Amount:
     per_logit = (10.5 if tp == 1 else 14.5) if uses_v2_runner(shape) else (18.0 if tp == 1 else 20.0)
     resident = experts_workspace(shape, setup) / _MIB + logits * per_logit + 100
     return Amount(max(0.0, resident - peak.mean_mib), 60 + 0.2 * logits * 5)
-
-
-def _widest(shape: ModelShape) -> float:
-    """Return the widest dense or shared feed-forward part; a gated one has three rows of it alive at once."""
-    widest = 0.0
-    for layer in shape.layers:
-        rows = 1.0 if layer.gated else 2 / 3
-        shared = layer.experts.shared_intermediate if layer.experts else 0
-        widest = max(widest, layer.intermediate * rows, shared * rows)
-    return widest

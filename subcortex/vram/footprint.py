@@ -21,7 +21,7 @@ class Component(StrEnum):
     COMMUNICATION = "communication"
     #: CUDA context, loaded kernels and libraries' own buffers.
     CONTEXT = "context"
-    #: What torch's allocator keeps after warm-up beyond the peak that vLLM counted (sampling with real settings).
+    #: What torch keeps after warm-up (sampling with real settings) beyond the peak that vLLM counted.
     CACHED = "cached"
 
 

@@ -19,7 +19,7 @@ from subcortex.vram.calibration import Calibration
 from subcortex.vram.footprint import Component, DeviceNeed, Footprint
 from subcortex.vram.kv import KvLayout, layout, pipeline_tokens
 from subcortex.vram.setup import VllmSetup
-from subcortex.vram.weights import rank_bytes, stages
+from subcortex.vram.weights import allocated_bytes, rank_bytes, stages
 
 _MIB = 2**20
 #: From this much memory on, vLLM takes larger batches by default (``engine/arg_utils.py``), A100 aside.
@@ -29,6 +29,10 @@ _DEFAULT_UTILIZATION = 0.9
 #: What torch sees of a card, MiB, where it was measured: NVML's total less what the driver keeps.
 _TORCH_TOTAL_MIB = {"NVIDIA H200": 139.80 * 1024}
 _DRIVER_MIB, _DRIVER_SHARE = 250.0, 0.0035
+#: Host memory of the API server with its engine core, and of each worker, MiB; 3 to 6 GiB with two workers.
+_SERVER_MIB, _WORKER_MIB = 1800.0, 1300.0
+#: ``VLLM_CPU_KVCACHE_SPACE`` is 4 GiB a rank where it is not set.
+_CPU_POOL_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,8 @@ class RankEstimate:
     Args:
         weights: "Model loading took".
         peak_activation: "peak activation".
-        non_torch: "non-torch memory".
+        non_torch: What grows outside torch while profiling.
+        released: What vLLM's "non-torch memory" is less than that under sleep mode, and its pool more.
         graphs: "Graph capturing finished … took".
         graphs_set_aside: Taken off the pool for graphs before they are captured.
         before: What is gone of the card before vLLM's first reading: context and communication.
@@ -49,11 +54,17 @@ class RankEstimate:
     weights: Amount
     peak_activation: Amount
     non_torch: Amount
+    released: Amount
     graphs: Amount
     graphs_set_aside: Amount
     before: Amount
     cached: Amount
     pool: Amount
+
+    @property
+    def logged_non_torch(self) -> Amount:
+        """What vLLM logs as "non-torch memory"."""
+        return self.non_torch - self.released
 
 
 def resolved(setup: VllmSetup, shape: ModelShape, gpu: Gpu | None) -> VllmSetup:
@@ -110,19 +121,20 @@ def _rank(
 ) -> RankEstimate:
     rank = Rank(layers=len(layers), first=stage == 0, card=gpu.name)
     corrected = corrected.on(gpu)
-    weights_mib = rank_bytes(shape, setup, stage=stage) / _MIB
+    weights_mib = allocated_bytes(shape, setup, stage=stage) / _MIB
     weights = corrected(Component.WEIGHTS, Amount(weights_mib, _weights_sigma(shape, weights_mib)))
     peak = corrected(Component.ACTIVATIONS, overheads.activations(shape, setup, rank))
     taken = corrected(Component.GRAPHS, overheads.graphs(shape, setup, rank))
-    non_torch = overheads.non_torch(shape, setup)
+    non_torch = overheads.non_torch(setup)
+    released = overheads.released_in_loading(shape, setup)
     before = overheads.context(rank) + overheads.communication(shape, setup, rank)
     aside = overheads.graphs_set_aside(shape, taken)
     share = setup.gpu_memory_utilization or _DEFAULT_UTILIZATION
-    pool = Amount(share * torch_total_mib(gpu)) - total((weights, peak, non_torch, aside))
+    pool = Amount(share * torch_total_mib(gpu)) - total((weights, peak, non_torch - released, aside))
     if setup.kv_pool_bytes is not None:
         pool = Amount(setup.kv_pool_bytes / _MIB)
     kept = overheads.cached(shape, setup, peak)
-    return RankEstimate(weights, peak, non_torch, taken, aside, before, kept, pool)
+    return RankEstimate(weights, peak, non_torch, released, taken, aside, before, kept, pool)
 
 
 def _weights_sigma(shape: ModelShape, mean_mib: float) -> float:
@@ -146,15 +158,33 @@ def footprint(
     Raises:
         InvalidRequest: The model's layers cannot be divided over the stages.
     """
+    if not gpus:
+        return Footprint((), host=_on_host(shape, setup))
     ranks = estimate(shape, setup, gpus, calibration=calibration, model=model)
-    setup = resolved(setup, shape, gpus[0] if gpus else None)
+    setup = resolved(setup, shape, gpus[0])
     devices = tuple(_need(rank, setup) for rank in ranks)
     weights = total(rank.weights for rank in ranks)
     return Footprint(
         devices,
-        host=DeviceNeed({Component.CONTEXT: Amount(3000.0 + 1200.0 * len(gpus), 600.0)}),
+        host=DeviceNeed({Component.CONTEXT: Amount(_SERVER_MIB + _WORKER_MIB * len(gpus), 600.0)}),
         asleep=tuple(asleep(rank) for rank in ranks) if setup.sleep_mode else None,
         asleep_host=weights if setup.sleep_mode else None,
+    )
+
+
+def _on_host(shape: ModelShape, setup: VllmSetup) -> DeviceNeed:
+    """Return what vLLM's CPU build takes of host memory: each rank is a process with a share and a pool."""
+    setup = resolved(setup, shape, None)
+    ranks = range(setup.gpus)
+    tp = setup.tensor_parallel_size
+    weights = sum(rank_bytes(shape, setup, stage=rank // tp, rank=rank % tp) for rank in ranks) / _MIB
+    pool_bytes = setup.kv_pool_bytes if setup.kv_pool_bytes is not None else _CPU_POOL_BYTES
+    return DeviceNeed(
+        {
+            Component.WEIGHTS: Amount(weights, 4 + 0.01 * weights),
+            Component.KV: Amount(pool_bytes / _MIB * len(ranks)),
+            Component.CONTEXT: Amount(_SERVER_MIB + _WORKER_MIB * len(ranks), 800.0),
+        }
     )
 
 

@@ -1,12 +1,13 @@
 """The weights that one vLLM rank holds: a shape's tensors, shared out as vLLM's layers do it. Pure.
 
 Exact where the shape's tensors are: padding of the vocabulary, repeated key/value heads, whole experts under
-expert parallelism, and the ends of a pipeline are counted. Not counted: the allocator's rounding, rotary
-tables, and what a kernel makes of quantised weights after loading.
+expert parallelism, and the ends of a pipeline are counted, and by ``allocated_bytes`` what torch's allocator
+rounds up. Not counted: what a kernel makes of quantised weights after loading.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from itertools import accumulate
 from math import ceil
 
@@ -14,6 +15,13 @@ from subcortex.errors import InvalidRequest
 from subcortex.models.shape import FullAttention, ModelShape, Part, SlidingAttention, Split, Tensor
 from subcortex.vram.setup import VllmSetup
 
+_MIB = 2**20
+#: Torch's allocator, bytes: what blocks are multiples of; from which sizes on they are never split, and
+#: are had from the driver one by one; and the least that is split off.
+_BLOCK, _UNSPLIT, _SEGMENT, _LEAST_SPLIT = 2 * _MIB, 20 * _MIB, 10 * _MIB, _MIB
+_TAIL = _MIB / 4
+#: Tensors that vLLM holds as one with another.
+_FUSED = {"self_attn.k_proj": "self_attn.q_proj"}
 #: Rows that a vocabulary is padded to (vLLM ``vocab_parallel_embedding.py``).
 VOCABULARY_PADDING = 64
 
@@ -109,6 +117,60 @@ def rank_bytes(shape: ModelShape, setup: VllmSetup, *, stage: int = 0, rank: int
         )
     held = (tensor for tensor in shape.tensors if _on_stage(tensor, shape, layers, stage))
     return sum(_share(tensor, shape, setup, rank) for tensor in held)
+
+
+def allocated_bytes(shape: ModelShape, setup: VllmSetup, *, stage: int = 0, rank: int = 0) -> float:
+    """Return what torch counts for the weights of one rank: its bytes, each allocation rounded up.
+
+    vLLM loads with ``max_split_size_mb:20``, so a block of 20 MiB or more is never shared out: it is as large
+    as it was had from the driver, a multiple of 2 MiB. Below that, up to 1 MiB of a block is too little to
+    split off. What vLLM holds as one tensor is one allocation: queries with keys and values, gate with up,
+    and all experts' gates and ups in one, their downs in another. Blocks that rotary tables were made in are
+    taken again, whole, by weights that are up to 20 MiB smaller. Arguments and errors as for ``rank_bytes``.
+    """
+    plain = rank_bytes(shape, setup, stage=stage, rank=rank)
+    layers = stages(len(shape.layers), setup.pipeline_parallel_size)
+    blocks: dict[tuple[int | None, str], float] = defaultdict(float)
+    free: list[float] = []
+    for tensor in shape.tensors:
+        if not _on_stage(tensor, shape, layers, stage):
+            continue
+        if tensor.name.startswith("rotary"):
+            # Angles, cosines and sines in float32 are each as large as the table, both together twice.
+            free += [tensor.bytes] * 3 + [2 * tensor.bytes]
+        held = _share(tensor, shape, setup, rank)
+        padding = held * _repacked(tensor, shape, setup)
+        plain += padding
+        blocks[tensor.layer, _FUSED.get(tensor.name, tensor.name)] += held + padding
+    parts: list[float] = []
+    for (_, name), held in blocks.items():
+        parts += [held * 2 / 3, held / 3] if name.endswith("experts") else [held]
+    return plain + sum(_waste(part, free) for part in parts)
+
+
+def _repacked(tensor: Tensor, shape: ModelShape, setup: VllmSetup) -> float:
+    """Return by what share repacking widens a tensor: MXFP4 experts' downs, from multiples of 64 to 128.
+
+    Read off one model's boots (gpt-oss-20b, 84 MiB), not off vLLM's code.
+    """
+    mxfp4 = shape.quantisation is not None and shape.quantisation.method == "mxfp4"
+    if not (mxfp4 and tensor.expert and tensor.units):
+        return 0.0
+    units = tensor.units if setup.expert_parallel else ceil(tensor.units / setup.tensor_parallel_size)
+    return units % 2 / units / 3
+
+
+def _waste(held: float, free: list[float]) -> float:
+    """Return what an allocation takes beyond its bytes; a block of ``free`` that it takes is removed."""
+    # Biases and scales are allocations of their own, too small to matter.
+    over = 0.0 if held % _BLOCK < _TAIL else -held % _BLOCK
+    if held < _UNSPLIT:
+        return over if held >= _SEGMENT and over <= _LEAST_SPLIT else 0.0
+    fitting = [block for block in free if held + over <= block < held + over + _UNSPLIT]
+    if fitting:
+        free.remove(min(fitting))
+        return min(fitting) - held
+    return over
 
 
 def local_experts(experts: int, tensor_parallel_size: int, rank: int) -> int:
