@@ -18,6 +18,7 @@ COMMANDS = {
     "up": "fleet",
     "down": "fleet",
     "ps": "fleet",
+    "plan": "plan",
     "logs": "logs",
     "think": "think",
     "route": "think",

@@ -23,9 +23,12 @@ from subcortex.vram.plan.ask import Free, TierAsk
 from subcortex.vram.plan.seat import Book, Seat
 from subcortex.vram.setup import LlamaCppSetup, Setup, VllmSetup
 
-#: Share of a card's nominal bandwidth that decoding one request reaches. vLLM 0.26 on H200 (4.8 TB/s): 0.69
-#: for an 8B at TP 1; 0.79 for a 70B at TP 2 once its all-reduces are taken off (ground truth of both).
-BANDWIDTH_SHARE, BANDWIDTH_SHARE_SIGMA = 0.74, 0.08
+#: Share of a card's nominal bandwidth that decoding one request reaches, and the seconds that a step costs
+#: besides. Through two points of the ground truth, vLLM 0.26 on H200 (4.8 TB/s), one request at a time: an 8B
+#: at TP 1 (4.89 ms a token) and a 70B at TP 2 (21.06 ms, less 2.4 for its all-reduces). llama.cpp's are
+#: assumed to be the same.
+BANDWIDTH_SHARE, BANDWIDTH_SHARE_SIGMA = 0.83, 0.06
+STEP = Span(1.1e-3, 0.4e-3)
 
 _MIB = 2**20
 _NOTHING, _AT_ONCE = Traffic(0, 0.0, 0.0), Span(0.0)
@@ -295,7 +298,7 @@ def _decode(
             return None
         seconds.append(figure.weights_mib * _MIB * active / (bandwidth * 1e9 * BANDWIDTH_SHARE))
     total = sum(max(seconds[i : i + tp]) for i in range(0, len(seconds), tp))
-    return Span(total, total * BANDWIDTH_SHARE_SIGMA / BANDWIDTH_SHARE)
+    return STEP + Span(total, total * BANDWIDTH_SHARE_SIGMA / BANDWIDTH_SHARE)
 
 
 def _together(name: str, parts: Sequence[Option]) -> Option:

@@ -10,6 +10,7 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from math import inf
 
 from subcortex.errors import InvalidRequest
 from subcortex.hardware import Hardware
@@ -154,7 +155,7 @@ def _best(book: Book, asks: Sequence[TierAsk], home: State) -> Fit | None:
 
 def _useful(book: Book, ask: TierAsk) -> frozenset[int]:
     """Return on how many GPUs a tier has room by itself, up to the number that has room for all it wants."""
-    key = (ask.name, ask.setup)
+    key = ask.name
     if key not in book.useful:
         alone = (Mode.AWAKE,)
         search = Search(book, [ask], alone)
@@ -240,7 +241,10 @@ def _worth(fit: Fit) -> _Worth:
 
 def _slowest_link(fit: Fit, seat: Seat) -> float:
     """Return the GB/s of the slowest link between a seat's GPUs; infinite on one GPU or where unknown."""
-    between = getattr(fit.book.estimator, "link_gb_per_s", None)
+    book = fit.book
+    between = getattr(book.estimator, "link_gb_per_s", None)
     if between is None or len(seat.gpus) < 2:
-        return float("inf")
-    return float(between(fit.book.hardware, seat.gpus))
+        return inf
+    if seat.gpus not in book.links:
+        book.links[seat.gpus] = float(between(book.hardware, seat.gpus))
+    return book.links[seat.gpus]

@@ -14,6 +14,9 @@ from subcortex.models.shape import ModelShape, Part
 from subcortex.vram import legality, llamacpp, vllm
 from subcortex.vram.calibration import Calibration
 from subcortex.vram.footprint import Footprint
+from subcortex.vram.plan import forms
+from subcortex.vram.plan.alternatives import Variant
+from subcortex.vram.plan.ask import TierAsk
 from subcortex.vram.plan.estimator import Illegal, KvPool
 from subcortex.vram.setup import LlamaCppSetup, Setup
 
@@ -73,6 +76,14 @@ class Estimates:
                 # Nothing fits; the plan finds that out by itself, and says how much is short.
                 pass
         return tuple(max(1.0, round(mib)) for mib in free)
+
+    def quantised(self, ask: TierAsk) -> Sequence[Variant]:
+        """Return quantisations of a model, the best first."""
+        return forms.quantised(ask)
+
+    def smaller(self, ask: TierAsk) -> Sequence[Variant]:
+        """Return smaller models of its family, the largest first."""
+        return forms.smaller(ask)
 
     def link_between(self, gpus: Sequence[Gpu]) -> Link | None:
         """Return the slowest link between GPUs, None for one alone."""

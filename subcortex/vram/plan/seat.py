@@ -60,8 +60,9 @@ class Book:
         self.least_mib: dict[tuple[str, Setup], float] = {}
         self.limits: dict[int, Budget] = budgets(hardware, own_mib)
         self.gpus: dict[int, Gpu] = {gpu.index: gpu for gpu in hardware.gpus}
-        #: On how many GPUs a tier is of use, by name and setup.
-        self.useful: dict[tuple[str, Setup], frozenset[int]] = {}
+        #: On how many GPUs a tier is of use, by name; GB/s of the slowest link between GPUs.
+        self.useful: dict[str, frozenset[int]] = {}
+        self.links: dict[tuple[int, ...], float] = {}
         self._kinds = {gpu.index: self._kind(gpu) for gpu in hardware.gpus}
         self._footprints: dict[tuple[object, ...], Footprint] = {}
         self._pools: dict[tuple[object, ...], Sequence[KvPool]] = {}

@@ -1,0 +1,274 @@
+"""``plan``: what fits on which GPU, with which flags, and how sure that is; nothing is started."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from subcortex.cli import _output
+from subcortex.cli._options import common_options, load_config
+from subcortex.errors import ConfigError, DoesNotFit, InvalidRequest
+
+if TYPE_CHECKING:
+    from subcortex.hardware import Hardware
+    from subcortex.models.shape import ModelShape
+    from subcortex.vram.plan import TierAsk
+    from subcortex.vram.plan.real import Estimates
+
+Engine = Literal["vllm", "llama.cpp"]
+
+_DEFAULT_CONTEXT_TOKENS = 8192
+
+
+@click.command("plan")
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option(
+    "--gpus",
+    metavar="CARDS",
+    help='Plan for these GPUs instead: "2x RTX 3090", "RTX 3060 Ti + GTX 1060 3GB".',
+)
+@click.option(
+    "--hardware",
+    "snapshot",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Plan for the machine in this snapshot.",
+)
+@click.option("--engine", type=click.Choice(["vllm", "llama.cpp"]), help="Run MODEL on it.")
+@click.option(
+    "--context", "context_tokens", type=click.IntRange(min=64), metavar="TOKENS", help="Longest request."
+)
+@click.option(
+    "--concurrency", type=click.IntRange(min=1), default=4, show_default=True, help="Requests at once."
+)
+@click.option(
+    "--tp", type=click.IntRange(min=1), metavar="N", help="Tensor-parallel size; free if not given."
+)
+@click.option("--pp", type=click.IntRange(min=1), metavar="N", help="Pipeline-parallel size.")
+@click.option(
+    "--quantisation", "--quantization", metavar="METHOD", help="As if quantised so: awq, fp8, Q4_K_M."
+)
+@click.option(
+    "--probability",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.95,
+    show_default=True,
+    help="Of everything fitting, on all devices at once.",
+)
+@click.option("--together", is_flag=True, help="All tiers awake at once; none asleep or stopped.")
+@click.option("--compare", is_flag=True, help="Set TP, PP and copies of one model side by side.")
+@click.option(
+    "--prefill",
+    "prefill_tokens",
+    type=click.IntRange(min=1),
+    default=1024,
+    show_default=True,
+    metavar="TOKENS",
+    help="With --compare: length of the prompt whose traffic is shown.",
+)
+@common_options
+def plan_command(
+    config_file: Path | None,
+    as_json: bool,
+    models: tuple[str, ...],
+    gpus: str | None,
+    snapshot: Path | None,
+    engine: Engine | None,
+    context_tokens: int | None,
+    concurrency: int,
+    tp: int | None,
+    pp: int | None,
+    quantisation: str | None,
+    probability: float,
+    together: bool,
+    compare: bool,
+    prefill_tokens: int,
+) -> int:
+    """Say what fits where, with which flags, and how sure that is. Nothing is started.
+
+    Without MODEL the tiers of the configuration are planned together. MODEL is a folder with a config.json,
+    a GGUF file, or a name on the hub. Exit code 5 where nothing fits; what would is then listed.
+    """
+    from subcortex.vram.plan.real import Estimates
+
+    if gpus and snapshot:
+        raise click.UsageError("give --gpus or --hardware, not both")
+    hardware = _hardware(gpus, snapshot)
+    if models:
+        asks = [
+            _asked(name, i, hardware, engine, context_tokens, concurrency, tp, pp, quantisation)
+            for i, name in enumerate(models)
+        ]
+        asks = _named(asks)
+    else:
+        _refuse_model_options(engine=engine, context=context_tokens, tp=tp, pp=pp, quantisation=quantisation)
+        asks = _configured(config_file)
+    estimates = Estimates(hardware)
+    if compare:
+        return _compare(asks, hardware, estimates, probability, prefill_tokens, as_json=as_json)
+    return _plan(asks, hardware, estimates, probability, swapping=not together, as_json=as_json)
+
+
+def _plan(
+    asks: Sequence[TierAsk],
+    hardware: Hardware,
+    estimates: Estimates,
+    probability: float,
+    *,
+    swapping: bool,
+    as_json: bool,
+) -> int:
+    from subcortex.cli import _plan_view
+    from subcortex.vram.plan import Fit, alternatives, find, refusal, shortfalls, written
+
+    found = find(asks, hardware, estimates, probability=probability, swapping=swapping)
+    columns = _output.terminal_columns()
+    if isinstance(found, Fit):
+        plan = written(found)
+        if as_json:
+            _output.print_json(plan.to_json())
+        else:
+            coloured = _output.coloured(sys.stdout)
+            _plan_view.show(_plan_view.plan_lines(plan, columns, coloured=coloured))
+        return 0
+    others = alternatives(asks, hardware, estimates, found, estimates, swapping=swapping)
+    error = refusal(found, others)
+    if as_json:
+        raise error
+    _output.note(_output.style("error: ", sys.stderr, fg="red", bold=True) + _output.inert(error.message))
+    refused = [f"{name}: {why}" for name, why in (found.refused or {}).items()]
+    _plan_view.show(_plan_view.refusal_lines(shortfalls(found), others, refused, columns))
+    return DoesNotFit.exit_code
+
+
+def _compare(
+    asks: Sequence[TierAsk],
+    hardware: Hardware,
+    estimates: Estimates,
+    probability: float,
+    prefill_tokens: int,
+    *,
+    as_json: bool,
+) -> int:
+    from subcortex.cli import _plan_view
+    from subcortex.vram.plan.compare import options
+    from subcortex.vram.plan.seat import Book
+
+    if len(asks) != 1:
+        raise click.UsageError("--compare takes one MODEL")
+    if not hardware.gpus:
+        raise InvalidRequest(
+            "there is no GPU to compare layouts on", hint='Name some: --gpus "2x RTX 3090".', param="gpus"
+        )
+    book = Book(hardware, estimates, probability)
+    found = options(
+        asks[0], book, estimates.link_between, estimates.bandwidth_gb_per_s, prefill_tokens=prefill_tokens
+    )
+    if as_json:
+        _output.print_json({"model": asks[0].model, "layouts": [option.to_json() for option in found]})
+    else:
+        _plan_view.show(_plan_view.compare_lines(found, _output.terminal_columns()))
+    return 0 if any(option.fits for option in found) else DoesNotFit.exit_code
+
+
+def _hardware(gpus: str | None, snapshot: Path | None) -> Hardware:
+    from subcortex import hardware
+
+    if snapshot:
+        return hardware.load_snapshot(snapshot)
+    return hardware.with_gpus(gpus) if gpus else hardware.detect()
+
+
+def _refuse_model_options(**given: object) -> None:
+    """Say that an option is about MODEL; the configuration says all of this itself."""
+    wrong = [name for name, value in given.items() if value is not None]
+    if wrong:
+        raise click.UsageError(
+            f"--{wrong[0]} goes with a MODEL; tiers of the configuration say it themselves"
+        )
+
+
+def _configured(config_file: Path | None) -> list[TierAsk]:
+    from subcortex.config import RemoteTier
+    from subcortex.vram.plan.from_config import ask_from
+
+    config = load_config(config_file)
+    asks = []
+    for rank, tier in enumerate(config.tiers):
+        if isinstance(tier, RemoteTier):
+            continue
+        path = config.resolve(tier.model)
+        asks.append(ask_from(tier, _shape(str(path) if path.exists() else tier.model), rank))
+    if not asks:
+        raise ConfigError(
+            "every tier is remote: there is nothing to plan here", hint="Name a MODEL.", key="tiers"
+        )
+    return asks
+
+
+def _shape(name: str) -> ModelShape:
+    """Return a model's shape: from what lies here, from the catalogue, or from the hub."""
+    from subcortex.models import catalogue
+    from subcortex.models.read import read_shape
+    from subcortex.vram.plan.forms import catalogued
+
+    short = Path(name.rstrip("/")).name
+    try:
+        return read_shape(name, name=short)
+    except ConfigError:
+        known = catalogue.named(name)
+        if known is not None:
+            return catalogued(known)
+        if name.count("/") != 1 or Path(name).expanduser().exists():
+            raise
+    return read_shape(name, offline=False, name=short)
+
+
+def _asked(
+    name: str,
+    rank: int,
+    hardware: Hardware,
+    engine: Engine | None,
+    context_tokens: int | None,
+    concurrency: int,
+    tp: int | None,
+    pp: int | None,
+    quantisation: str | None,
+) -> TierAsk:
+    from subcortex.models.quantisation import requantised
+    from subcortex.vram.plan import USUAL, Free, TierAsk
+    from subcortex.vram.setup import LlamaCppSetup, VllmSetup
+
+    shape = _shape(name)
+    if quantisation:
+        shape = requantised(shape, quantisation)
+    if engine is None:
+        engine = "llama.cpp" if shape.source == "gguf" or not hardware.gpus else "vllm"
+    context = context_tokens or min(
+        _DEFAULT_CONTEXT_TOKENS, shape.max_context_tokens or _DEFAULT_CONTEXT_TOKENS
+    )
+    if engine == "llama.cpp":
+        if tp or pp:
+            raise click.UsageError("--tp and --pp are vLLM's; llama.cpp splits by layers, as memory allows")
+        return TierAsk(
+            name, shape, LlamaCppSetup(context_tokens=context), context, concurrency, rank, model=name
+        )
+    setup = VllmSetup(context_tokens=context, tensor_parallel_size=tp or 1, pipeline_parallel_size=pp or 1)
+    free = USUAL - {Free.TENSOR_PARALLEL} if tp or pp else USUAL
+    ask = TierAsk(name, shape, setup, context, concurrency, rank, model=name, free=free)
+    return replace(ask, sleepable=bool(hardware.gpus))
+
+
+def _named(asks: Sequence[TierAsk]) -> list[TierAsk]:
+    """Give each model a short name of its own: its file's or folder's, numbered where two are alike."""
+    short = [Path(ask.name.rstrip("/")).name.removesuffix(".gguf") for ask in asks]
+    named = []
+    for i, (ask, name) in enumerate(zip(asks, short, strict=True)):
+        number = f" {short[: i + 1].count(name)}" if short.count(name) > 1 else ""
+        named.append(replace(ask, name=f"{name}{number}"))
+    return named
