@@ -35,7 +35,7 @@ _FLAGS = {"--max-num-batched-tokens": "max_batched_tokens", "--max-num-seqs": "m
 def setup_of(boot: dict[str, Any], context_tokens: int) -> VllmSetup:
     """Return how the boot was run, as far as its row says."""
     flags = list(boot.get("flags", []))
-    sizes = {_FLAGS[name]: int(value) for name, value in pairwise(flags) if name in _FLAGS}
+    sizes: dict[str, Any] = {_FLAGS[name]: int(value) for name, value in pairwise(flags) if name in _FLAGS}
     return VllmSetup(
         tensor_parallel_size=boot.get("tp", 1),
         pipeline_parallel_size=boot.get("pp", 1),
@@ -74,7 +74,7 @@ def compared(boot: dict[str, Any], models: Path, card: Gpu, context_tokens: int)
         "context": (_gone_before(boot, card), first.before),
     }
     known = {name: pair for name, pair in logged.items() if pair[0] is not None}
-    measured_mib = sum(pair[0] for pair in known.values()) * _MIB_A_GIB
+    measured_mib = sum(float(gib or 0) for gib, _ in known.values()) * _MIB_A_GIB
     expected = total(pair[1] for pair in known.values())
     row["non_kv_error_mib"] = round(abs(expected.mean_mib - measured_mib), 1)
     row["components"] = {

@@ -20,6 +20,7 @@ from subcortex.daemon.app import build
 from subcortex.daemon.keys import Service
 from subcortex.errors import ConfigError, SubcortexError
 from subcortex.mind import Subcortex
+from subcortex.mind.foresight import foresight, this_machine
 
 #: Open thoughts get this long to end after a stop was asked, seconds.
 _DRAIN_S = 5.0
@@ -59,7 +60,8 @@ async def _serve(config: Config, ready_fd: int | None) -> None:
     with lock.hold(runtime_dir):
         for line in await asyncio.to_thread(engines.reap_leftovers, runtime_dir):
             log.warning("reaped", what=line)
-        async with Subcortex.open(config) as mind:
+        foretold, machine = foresight(config), this_machine()
+        async with Subcortex.open(config, predict=foretold, machine=machine) as mind:
             service = Service(mind.clock.now(), mind.clock.monotonic_s())
             _stop_on_signals(service)
             async with AsyncExitStack() as stack:

@@ -85,6 +85,8 @@ def resolved(setup: VllmSetup, shape: ModelShape, gpu: Gpu | None) -> VllmSetup:
 
 def torch_total_mib(gpu: Gpu) -> float:
     """Return what torch calls the card's total, of which utilisation is a share, MiB."""
+    if gpu.memory_reserved_mib is not None:
+        return gpu.memory_total_mib - gpu.memory_reserved_mib
     known = _TORCH_TOTAL_MIB.get(gpu.name)
     return known if known is not None else gpu.memory_total_mib * (1 - _DRIVER_SHARE) - _DRIVER_MIB
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from subcortex import Client, Reader
 from subcortex.journal import BootRecord
 from subcortex.types import TierState
+from subcortex.vram.boots import boot_from
+from subcortex.vram.footprint import Component
 from tests.conftest import stop, until, wait_for
 
 
@@ -24,7 +26,8 @@ def test_llamacpp_boots_are_kept_with_their_buffers_and_what_the_kernel_counts(r
         assert (boot.engine, boot.outcome, boot.error) == ("llama.cpp", "ready", None)
         assert boot.engine_version == tier.engine_version
         assert boot.setup is not None
-        assert boot.setup["context_tokens"] == 1024
+        # Four slots of 1024 tokens share one cache.
+        assert (boot.setup["context_tokens"], boot.setup["parallel"]) == (4096, 4)
         assert boot.measured is not None
         host = boot.measured.host
         assert host is not None
@@ -42,6 +45,21 @@ def test_llamacpp_boots_are_kept_with_their_buffers_and_what_the_kernel_counts(r
     # 8 layers of keys and values, 2 heads of 64 elements of 2 bytes each: 2 KiB a token.
     assert deep.host.kv_pool_mib == 4096 * 8 * 2 * 64 * 2 / 2**20
     assert fast.host.components["mapped"] < deep.host.components["mapped"] < 10
+
+
+def test_every_boot_was_foretold_and_the_difference_is_on_record(running: Client):
+    found = boots_of(running)
+    for boot in found.values():
+        assert boot.predicted is not None
+        assert boot.architecture == "llama"
+        assert boot.residuals is not None
+        by_name = {residual["component"]: residual for residual in boot.residuals}
+        # Counted from the header: to the page; estimated: within a few MiB on models of a few MiB.
+        assert abs(by_name["kv"]["residual_mib"]) < 0.1
+        assert abs(by_name["activations"]["residual_mib"]) < 5
+        learned = boot_from(boot)
+        assert learned is not None
+        assert learned.raw.host.of(Component.KV).mean_mib > 0
 
 
 def test_the_status_says_who_holds_the_memory(running: Client):

@@ -34,6 +34,7 @@ def boots(file: str) -> list[dict[str, Any]]:
 
 def setup_of(boot: dict[str, Any]) -> VllmSetup:
     flags = boot.get("flags", [])
+    sizes: dict[str, Any] = {FLAGS[name]: int(value) for name, value in pairwise(flags) if name in FLAGS}
     return VllmSetup(
         tensor_parallel_size=boot["tp"],
         pipeline_parallel_size=boot.get("pp", 1),
@@ -41,7 +42,7 @@ def setup_of(boot: dict[str, Any]) -> VllmSetup:
         gpu_memory_utilization=boot["gpu_memory_utilization"],
         eager="--enforce-eager" in flags,
         sleep_mode=boot["sleep_mode"],
-        **{FLAGS[name]: int(value) for name, value in pairwise(flags) if name in FLAGS},
+        **sizes,
     )
 
 

@@ -1,0 +1,129 @@
+"""What a tier will take, foretold from its model's files, the machine, and what past starts have taught."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from subcortex import hardware
+from subcortex.config import Config, RemoteTier, Tier, VllmTier
+from subcortex.hardware import Gpu, Hardware
+from subcortex.journal import BootRecord, Reader
+from subcortex.mind.boots import Machine
+from subcortex.models.read import read_shape
+from subcortex.models.shape import ModelShape
+from subcortex.vram import vllm
+from subcortex.vram.boots import BootKey, Prediction, boot_from, setup_json
+from subcortex.vram.calibration import Calibration, calibrate
+from subcortex.vram.footprint import Footprint
+from subcortex.vram.ledger import GpuProcess
+from subcortex.vram.plan.from_config import ask_from
+from subcortex.vram.plan.real import Estimates
+from subcortex.vram.setup import Setup, VllmSetup
+
+
+def foresight(config: Config) -> Foresight:
+    """Return the foresight of this machine, which remembers what the configuration's journal has."""
+    return Foresight(config, hardware.detect, lambda: _recorded(config))
+
+
+def this_machine() -> Machine:
+    """Return this machine, its GPUs' processes included."""
+    return Machine(hardware.detect, _gpu_processes)
+
+
+class Foresight:
+    """Foretells starts; called with a tier before each (``mind.boots.Predict``).
+
+    Args:
+        config: Where tiers' paths start from.
+        look: Returns the machine as it is now.
+        starts: Returns the starts on record, newest first.
+    """
+
+    def __init__(
+        self, config: Config, look: Callable[[], Hardware], starts: Callable[[], Iterable[BootRecord]]
+    ) -> None:
+        self._config = config
+        self._look = look
+        self._starts = starts
+
+    def __call__(self, tier: Tier) -> Prediction | None:
+        """Return what the tier will take, None for one that runs elsewhere; reads files and asks NVML.
+
+        Raises:
+            SubcortexError: The model's files cannot be read, or a setting makes no sense.
+        """
+        if isinstance(tier, RemoteTier):
+            return None
+        past = list(self._starts())
+        shape = read_shape(self._config.resolve(tier.model), name=tier.model)
+        machine = self._look()
+        gpus = _taken(machine.gpus, tier)
+        setup = ask_from(tier, shape).setup
+        if isinstance(setup, VllmSetup):
+            setup = vllm.resolved(setup, shape, gpus[0] if gpus else None)
+        setup = replace(setup, version=_last_version(past, tier.name))
+        raw = Estimates(machine).footprint(shape, setup, gpus)
+        calibration = calibrate(filter(None, map(boot_from, past)))
+        return Prediction(
+            footprint=_learned(calibration, raw, setup, shape, gpus, tier.model),
+            raw=raw,
+            setup=setup,
+            architecture=shape.architecture,
+            gpu_indices=tuple(gpu.index for gpu in gpus),
+            # What NVML calls used contains the driver's own reserve, which no program ever sees.
+            used_before_mib=tuple(
+                max(0.0, gpu.memory_used_mib - (gpu.memory_reserved_mib or 0.0)) for gpu in gpus
+            ),
+        )
+
+
+def _recorded(config: Config) -> list[BootRecord]:
+    if not config.database_path.exists():
+        return []
+    reader = Reader.open(config.database_path)
+    try:
+        return reader.boots()
+    finally:
+        reader.close()
+
+
+def _gpu_processes() -> list[GpuProcess]:
+    """Return who holds memory of which GPU, as the driver tells it."""
+    return [
+        GpuProcess(gpu.index, process.pid, process.memory_mib, process.name)
+        for gpu in hardware.detect().gpus
+        for process in gpu.processes or ()
+    ]
+
+
+def _taken(gpus: Sequence[Gpu], tier: Tier) -> tuple[Gpu, ...]:
+    """Return the GPUs that a tier will run on: those it names, or the first that it needs."""
+    by_index = {gpu.index: gpu for gpu in gpus}
+    named = getattr(tier, "gpus", None)
+    seen = tuple(gpus) if named is None else tuple(by_index[index] for index in named if index in by_index)
+    if isinstance(tier, VllmTier):
+        return seen[: tier.tensor_parallel_size * tier.pipeline_parallel_size]
+    return seen
+
+
+def _last_version(past: Iterable[BootRecord], tier: str) -> str | None:
+    """Return the engine's version at the tier's latest start that told one."""
+    found = (start.engine_version for start in past if start.tier == tier and start.engine_version)
+    return next(found, None)
+
+
+def _learned(
+    calibration: Calibration, raw: Footprint, setup: Setup, shape: ModelShape, gpus: Sequence[Gpu], model: str
+) -> Footprint:
+    """Return the estimate as past starts correct it."""
+    if isinstance(setup, VllmSetup) and gpus:
+        return vllm.footprint(shape, setup, gpus, calibration=calibration, model=model)
+    key = BootKey(
+        engine="vllm" if isinstance(setup, VllmSetup) else "llama.cpp",
+        version=setup.version,
+        gpu_name=" + ".join(gpu.name for gpu in gpus) or None,
+        tensor_parallel_size=max(1, len(gpus)),
+    )
+    return calibration.corrected(raw, key, model=model, setup=setup_json(setup))
