@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from subcortex.cli import _output
+from subcortex.cli._hardware_options import Machine, hardware_options
 from subcortex.cli._options import common_options, load_config
-from subcortex.errors import ConfigError, DoesNotFit, InvalidRequest
+from subcortex.errors import ConfigError, DaemonUnreachable, DoesNotFit, InvalidRequest
 
 if TYPE_CHECKING:
+    from subcortex.config import Config
     from subcortex.hardware import Hardware
     from subcortex.models.shape import ModelShape
     from subcortex.vram.plan import TierAsk
@@ -27,18 +29,6 @@ _DEFAULT_CONTEXT_TOKENS = 8192
 
 @click.command("plan")
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
-@click.option(
-    "--gpus",
-    metavar="CARDS",
-    help='Plan for these GPUs instead: "2x RTX 3090", "RTX 3060 Ti + GTX 1060 3GB".',
-)
-@click.option(
-    "--hardware",
-    "snapshot",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Plan for the machine in this snapshot.",
-)
 @click.option("--engine", type=click.Choice(["vllm", "llama.cpp"]), help="Run MODEL on it.")
 @click.option(
     "--context", "context_tokens", type=click.IntRange(min=64), metavar="TOKENS", help="Longest request."
@@ -71,13 +61,13 @@ _DEFAULT_CONTEXT_TOKENS = 8192
     metavar="TOKENS",
     help="With --compare: length of the prompt whose traffic is shown.",
 )
+@hardware_options
 @common_options
 def plan_command(
     config_file: Path | None,
     as_json: bool,
     models: tuple[str, ...],
-    gpus: str | None,
-    snapshot: Path | None,
+    machine: Machine,
     engine: Engine | None,
     context_tokens: int | None,
     concurrency: int,
@@ -96,9 +86,8 @@ def plan_command(
     """
     from subcortex.vram.plan.real import Estimates
 
-    if gpus and snapshot:
-        raise click.UsageError("give --gpus or --hardware, not both")
-    hardware = _hardware(gpus, snapshot)
+    hardware = machine.hardware
+    own_mib: dict[int, float] = {}
     if models:
         asks = [
             _asked(name, i, hardware, engine, context_tokens, concurrency, tp, pp, quantisation)
@@ -107,11 +96,13 @@ def plan_command(
         asks = _named(asks)
     else:
         _refuse_model_options(engine=engine, context=context_tokens, tp=tp, pp=pp, quantisation=quantisation)
-        asks = _configured(config_file)
+        config = load_config(config_file)
+        asks = _configured(config)
+        own_mib = _own_mib(config) if machine.here else {}
     estimates = Estimates(hardware)
     if compare:
         return _compare(asks, hardware, estimates, probability, prefill_tokens, as_json=as_json)
-    return _plan(asks, hardware, estimates, probability, swapping=not together, as_json=as_json)
+    return _plan(asks, hardware, estimates, probability, own_mib, swapping=not together, as_json=as_json)
 
 
 def _plan(
@@ -119,6 +110,7 @@ def _plan(
     hardware: Hardware,
     estimates: Estimates,
     probability: float,
+    own_mib: Mapping[int, float],
     *,
     swapping: bool,
     as_json: bool,
@@ -126,7 +118,7 @@ def _plan(
     from subcortex.cli import _plan_view
     from subcortex.vram.plan import Fit, alternatives, find, refusal, shortfalls, written
 
-    found = find(asks, hardware, estimates, probability=probability, swapping=swapping)
+    found = find(asks, hardware, estimates, probability=probability, swapping=swapping, own_mib=own_mib)
     columns = _output.terminal_columns()
     if isinstance(found, Fit):
         plan = written(found)
@@ -136,7 +128,7 @@ def _plan(
             coloured = _output.coloured(sys.stdout)
             _plan_view.show(_plan_view.plan_lines(plan, columns, coloured=coloured))
         return 0
-    others = alternatives(asks, hardware, estimates, found, estimates, swapping=swapping)
+    others = alternatives(asks, hardware, estimates, found, estimates, swapping=swapping, own_mib=own_mib)
     error = refusal(found, others)
     if as_json:
         raise error
@@ -176,14 +168,6 @@ def _compare(
     return 0 if any(option.fits for option in found) else DoesNotFit.exit_code
 
 
-def _hardware(gpus: str | None, snapshot: Path | None) -> Hardware:
-    from subcortex import hardware
-
-    if snapshot:
-        return hardware.load_snapshot(snapshot)
-    return hardware.with_gpus(gpus) if gpus else hardware.detect()
-
-
 def _refuse_model_options(**given: object) -> None:
     """Say that an option is about MODEL; the configuration says all of this itself."""
     wrong = [name for name, value in given.items() if value is not None]
@@ -193,11 +177,27 @@ def _refuse_model_options(**given: object) -> None:
         )
 
 
-def _configured(config_file: Path | None) -> list[TierAsk]:
+def _own_mib(config: Config) -> dict[int, float]:
+    """Return what the daemon's engines hold now, by GPU; it is planned anew. Nothing without a daemon."""
+    from subcortex.client import Client
+    from subcortex.vram.plan.budget import HOST
+
+    try:
+        devices = Client(config).status().ledger.devices
+    except DaemonUnreachable:
+        return {}
+    return {
+        HOST if device.gpu_index is None else device.gpu_index: sum(
+            tier.taken_mib or 0.0 for tier in device.tiers
+        )
+        for device in devices
+    }
+
+
+def _configured(config: Config) -> list[TierAsk]:
     from subcortex.config import RemoteTier
     from subcortex.vram.plan.from_config import ask_from
 
-    config = load_config(config_file)
     asks = []
     for rank, tier in enumerate(config.tiers):
         if isinstance(tier, RemoteTier):

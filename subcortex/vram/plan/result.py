@@ -361,7 +361,9 @@ def _starts(fit: Fit) -> tuple[Start, ...]:
         if n == 0:
             why = "the largest first, into memory that nobody has broken up" if len(awake) > 1 else "alone"
         else:
-            why = "once the one before is ready: vLLM reads what is free while it starts"
+            why = "once the one before is ready"
+            if "vllm" in (seat.ask.engine, fit.seats[awake[n - 1]].ask.engine):
+                why += ": vLLM reads what is free while it starts"
         if seat.ask.start == "lazy":
             why += "; lazy, so at the first thought, and its room is kept"
         steps.append(Start(seat.ask.name, False, why))
