@@ -13,7 +13,7 @@ from subcortex.mind.boots import Machine
 from subcortex.models.read import read_shape
 from subcortex.models.shape import ModelShape
 from subcortex.vram import vllm
-from subcortex.vram.boots import BootKey, Prediction, boot_from, setup_json
+from subcortex.vram.boots import BootKey, Prediction, boot_from, plain_version, setup_json
 from subcortex.vram.calibration import Calibration, calibrate
 from subcortex.vram.footprint import Footprint
 from subcortex.vram.ledger import GpuProcess
@@ -63,7 +63,7 @@ class Foresight:
         setup = ask_from(tier, shape).setup
         if isinstance(setup, VllmSetup):
             setup = vllm.resolved(setup, shape, gpus[0] if gpus else None)
-        setup = replace(setup, version=_last_version(past, tier.name))
+        setup = replace(setup, version=plain_version(_last_version(past, tier.name)))
         raw = Estimates(machine).footprint(shape, setup, gpus)
         calibration = calibrate(filter(None, map(boot_from, past)))
         return Prediction(

@@ -7,14 +7,14 @@ for vLLM 0.26 and corrected by what boots on this machine have shown. Amounts ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from subcortex.hardware import Gpu
 from subcortex.models.shape import ModelShape
 from subcortex.vram import _vllm_overheads as overheads
 from subcortex.vram._vllm_overheads import Rank
 from subcortex.vram.amount import Amount, total
-from subcortex.vram.boots import BootKey
+from subcortex.vram.boots import BootKey, setup_json
 from subcortex.vram.calibration import Calibration
 from subcortex.vram.footprint import Component, DeviceNeed, Footprint
 from subcortex.vram.kv import KvLayout, layout, pipeline_tokens
@@ -164,7 +164,8 @@ def footprint(
         return Footprint((), host=_on_host(shape, setup))
     ranks = estimate(shape, setup, gpus, calibration=calibration, model=model)
     setup = resolved(setup, shape, gpus[0])
-    devices = tuple(_need(rank, setup) for rank in ranks)
+    corrected = _Corrected(calibration, setup, model)
+    devices = tuple(_need(rank, setup, corrected.on(gpu)) for rank, gpu in zip(ranks, gpus, strict=True))
     weights = total(rank.weights for rank in ranks)
     return Footprint(
         devices,
@@ -190,20 +191,20 @@ def _on_host(shape: ModelShape, setup: VllmSetup) -> DeviceNeed:
     )
 
 
-def _need(rank: RankEstimate, setup: VllmSetup) -> DeviceNeed:
+def _need(rank: RankEstimate, setup: VllmSetup, corrected: _Corrected) -> DeviceNeed:
     # What vLLM finds before its first reading is one figure; with one GPU none of it is communication.
     before = rank.before + rank.non_torch
     alone = setup.gpus == 1
     context = before if alone else Amount(before.mean_mib * 0.4, before.sigma_mib * 0.6)
-    pool = Amount(max(0.0, rank.pool.mean_mib), rank.pool.sigma_mib)
+    shared = Amount() if alone else Amount(before.mean_mib * 0.6, before.sigma_mib * 0.8)
     parts = {
         Component.WEIGHTS: rank.weights,
-        Component.KV: pool,
+        Component.KV: Amount(max(0.0, rank.pool.mean_mib), rank.pool.sigma_mib),
         Component.ACTIVATIONS: rank.peak_activation,
         Component.GRAPHS: rank.graphs,
-        Component.CONTEXT: context,
-        Component.COMMUNICATION: Amount() if alone else Amount(before.mean_mib * 0.6, before.sigma_mib * 0.8),
-        Component.CACHED: rank.cached,
+        Component.CONTEXT: corrected(Component.CONTEXT, context),
+        Component.COMMUNICATION: corrected(Component.COMMUNICATION, shared),
+        Component.CACHED: corrected(Component.CACHED, rank.cached),
     }
     return DeviceNeed({name: amount for name, amount in parts.items() if amount != Amount()})
 
@@ -256,5 +257,12 @@ class _Corrected:
     def __call__(self, component: Component, predicted: Amount) -> Amount:
         if self.calibration is None:
             return predicted
-        key = BootKey("vllm", self.setup.version, self.gpu_name, self.setup.tensor_parallel_size)
-        return self.calibration.applied(component, predicted, key, model=self.model, setup=asdict(self.setup))
+        setup = self.setup
+        key = BootKey(
+            engine="vllm",
+            version=setup.version,
+            gpu_name=self.gpu_name,
+            tensor_parallel_size=setup.tensor_parallel_size,
+            pipeline_parallel_size=setup.pipeline_parallel_size,
+        )
+        return self.calibration.applied(component, predicted, key, model=self.model, setup=setup_json(setup))
