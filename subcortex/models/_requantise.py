@@ -121,13 +121,9 @@ def _stored(shape: ModelShape, bytes_per_weight: float | None) -> Iterator[Tenso
                 yield replace(copy, layer=tensor.layer)
         elif tensor.elements:
             # A router in float32 stays so; what was stored in fewer bits becomes plain.
-            yield replace(tensor, bytes=max(plain * tensor.elements, _float32(tensor)))
+            yield replace(tensor, bytes=max(plain * tensor.elements, tensor.bytes))
         elif not _of_old_form(tensor):
             yield tensor
-
-
-def _float32(tensor: Tensor) -> float:
-    return tensor.bytes if tensor.bytes == 4 * tensor.elements else 0.0
 
 
 def _of_old_form(tensor: Tensor) -> bool:
@@ -167,7 +163,7 @@ def _as_gguf(tensor: Tensor, shape: ModelShape) -> Iterator[StoredTensor]:
     else:
         found = (parts for end, parts in _GGUF_NAMES if tensor.name.endswith(end))
         names = next(found, (tensor.name.removesuffix(".weight"),))
-    if tensor.name.endswith(".experts") and not shape_is_gated(shape):
+    if tensor.name.endswith(".experts") and not _gated(shape):
         names = names[1:]
     where = "" if tensor.layer is None else f"blk.{tensor.layer}."
     share = elements // len(names)
@@ -181,6 +177,6 @@ def _as_gguf(tensor: Tensor, shape: ModelShape) -> Iterator[StoredTensor]:
         yield StoredTensor(f"{where}{name}.weight", sizes, "F16", 2 * share)
 
 
-def shape_is_gated(shape: ModelShape) -> bool:
+def _gated(shape: ModelShape) -> bool:
     """Tell whether experts have gates."""
     return all(layer.gated for layer in shape.layers if layer.experts)

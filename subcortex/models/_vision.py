@@ -40,5 +40,6 @@ def _weights(config: Config) -> int:
         )
     gated = config.text("model_type").startswith(_GATED)
     each = 4 * hidden * hidden + (3 if gated else 2) * hidden * width
-    patch = config.integer("patch_size", default=14, most=1024) if not config.items("patch_size") else 14
+    listed = isinstance(config.get("patch_size"), list)
+    patch = 14 if listed else config.integer("patch_size", default=14, most=1024)
     return layers * each + 3 * patch * patch * hidden

@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import IO
@@ -63,7 +63,7 @@ class Hub:
         timeout_s: Time for one file in all.
     """
 
-    endpoint: str = ENDPOINT
+    endpoint: str = field(default_factory=lambda: ENDPOINT)
     timeout_s: float = 20.0
 
     def config(self, name: str) -> bytes:
@@ -130,6 +130,8 @@ def _chunks(answer: IO[bytes], deadline: float, most_bytes: int, file: str) -> I
         if time.monotonic() > deadline:
             raise TimeoutError("it took too long")
         yield chunk
+    if getattr(answer, "length", None):
+        raise ValueError("the answer was cut short")
 
 
 def _refused(name: str, file: str, status: int) -> ConfigError:
