@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from subcortex.config import Config
     from subcortex.hardware import Hardware
     from subcortex.models.shape import ModelShape
+    from subcortex.vram.calibration import Calibration
     from subcortex.vram.plan import TierAsk
     from subcortex.vram.plan.real import Estimates
 
@@ -51,6 +52,12 @@ _DEFAULT_CONTEXT_TOKENS = 8192
     help="Of everything fitting, on all devices at once.",
 )
 @click.option("--together", is_flag=True, help="All tiers awake at once; none asleep or stopped.")
+@click.option(
+    "--calibration",
+    "show_calibration",
+    is_flag=True,
+    help="Show what past starts taught, and how good it was.",
+)
 @click.option("--compare", is_flag=True, help="Set TP, PP and copies of one model side by side.")
 @click.option(
     "--prefill",
@@ -76,6 +83,7 @@ def plan_command(
     quantisation: str | None,
     probability: float,
     together: bool,
+    show_calibration: bool,
     compare: bool,
     prefill_tokens: int,
 ) -> int:
@@ -86,6 +94,8 @@ def plan_command(
     """
     from subcortex.vram.plan.real import Estimates
 
+    if show_calibration:
+        return _calibration(config_file, as_json=as_json)
     hardware = machine.hardware
     own_mib: dict[int, float] = {}
     if models:
@@ -99,7 +109,7 @@ def plan_command(
         config = load_config(config_file)
         asks = _configured(config)
         own_mib = _own_mib(config) if machine.here else {}
-    estimates = Estimates(hardware)
+    estimates = Estimates(hardware, _learned(config_file, needed=not models))
     if compare:
         return _compare(asks, hardware, estimates, probability, prefill_tokens, as_json=as_json)
     return _plan(asks, hardware, estimates, probability, own_mib, swapping=not together, as_json=as_json)
@@ -168,6 +178,32 @@ def _compare(
     return 0 if any(option.fits for option in found) else DoesNotFit.exit_code
 
 
+def _learned(config_file: Path | None, *, needed: bool) -> Calibration | None:
+    """Return what the journal's starts teach; None where no configuration says where it is."""
+    from subcortex.mind.foresight import learned, recorded
+
+    try:
+        return learned(recorded(load_config(config_file)))
+    except ConfigError:
+        if needed or config_file is not None:
+            raise
+        return None
+
+
+def _calibration(config_file: Path | None, *, as_json: bool) -> int:
+    from subcortex.cli import _calibration_view
+    from subcortex.mind.foresight import recorded
+    from subcortex.vram.boots import boot_from
+
+    starts = [boot for boot in map(boot_from, recorded(load_config(config_file))) if boot is not None]
+    if as_json:
+        _output.print_json(_calibration_view.as_json(starts))
+    else:
+        for line in _calibration_view.lines(starts):
+            _output.say(line)
+    return 0
+
+
 def _refuse_model_options(**given: object) -> None:
     """Say that an option is about MODEL; the configuration says all of this itself."""
     wrong = [name for name, value in given.items() if value is not None]
@@ -196,14 +232,18 @@ def _own_mib(config: Config) -> dict[int, float]:
 
 def _configured(config: Config) -> list[TierAsk]:
     from subcortex.config import RemoteTier
+    from subcortex.mind.foresight import last_version, recorded
     from subcortex.vram.plan.from_config import ask_from
 
-    asks = []
+    asks, past = [], recorded(config)
     for rank, tier in enumerate(config.tiers):
         if isinstance(tier, RemoteTier):
             continue
         path = config.resolve(tier.model)
-        asks.append(ask_from(tier, _shape(str(path) if path.exists() else tier.model), rank))
+        # Starts are remembered by the model's name in the configuration.
+        shape = replace(_shape(str(path) if path.exists() else tier.model), name=tier.model)
+        ask = ask_from(tier, shape, rank)
+        asks.append(replace(ask, setup=replace(ask.setup, version=last_version(past, tier.name))))
     if not asks:
         raise ConfigError(
             "every tier is remote: there is nothing to plan here", hint="Name a MODEL.", key="tiers"

@@ -11,20 +11,18 @@ from subcortex.hardware import Gpu, Hardware
 from subcortex.journal import BootRecord, Reader
 from subcortex.mind.boots import Machine
 from subcortex.models.read import read_shape
-from subcortex.models.shape import ModelShape
 from subcortex.vram import vllm
-from subcortex.vram.boots import BootKey, Prediction, boot_from, plain_version, setup_json
+from subcortex.vram.boots import Prediction, boot_from, plain_version
 from subcortex.vram.calibration import Calibration, calibrate
-from subcortex.vram.footprint import Footprint
 from subcortex.vram.ledger import GpuProcess
 from subcortex.vram.plan.from_config import ask_from
 from subcortex.vram.plan.real import Estimates
-from subcortex.vram.setup import Setup, VllmSetup
+from subcortex.vram.setup import VllmSetup
 
 
 def foresight(config: Config) -> Foresight:
     """Return the foresight of this machine, which remembers what the configuration's journal has."""
-    return Foresight(config, hardware.detect, lambda: _recorded(config))
+    return Foresight(config, hardware.detect, lambda: recorded(config))
 
 
 def this_machine() -> Machine:
@@ -57,18 +55,17 @@ class Foresight:
         if isinstance(tier, RemoteTier):
             return None
         past = list(self._starts())
-        shape = read_shape(self._config.resolve(tier.model), name=tier.model)
+        path = self._config.resolve(tier.model)
+        shape = read_shape(path if path.exists() else tier.model, name=tier.model)
         machine = self._look()
         gpus = _taken(machine.gpus, tier)
         setup = ask_from(tier, shape).setup
         if isinstance(setup, VllmSetup):
             setup = vllm.resolved(setup, shape, gpus[0] if gpus else None)
-        setup = replace(setup, version=plain_version(_last_version(past, tier.name)))
-        raw = Estimates(machine).footprint(shape, setup, gpus)
-        calibration = calibrate(filter(None, map(boot_from, past)))
+        setup = replace(setup, version=last_version(past, tier.name))
         return Prediction(
-            footprint=_learned(calibration, raw, setup, shape, gpus, tier.model),
-            raw=raw,
+            footprint=Estimates(machine, learned(past)).footprint(shape, setup, gpus),
+            raw=Estimates(machine).footprint(shape, setup, gpus),
             setup=setup,
             architecture=shape.architecture,
             gpu_indices=tuple(gpu.index for gpu in gpus),
@@ -79,7 +76,8 @@ class Foresight:
         )
 
 
-def _recorded(config: Config) -> list[BootRecord]:
+def recorded(config: Config) -> list[BootRecord]:
+    """Return the starts that the configuration's journal has, newest first; none without a journal."""
     if not config.database_path.exists():
         return []
     reader = Reader.open(config.database_path)
@@ -108,22 +106,12 @@ def _taken(gpus: Sequence[Gpu], tier: Tier) -> tuple[Gpu, ...]:
     return seen
 
 
-def _last_version(past: Iterable[BootRecord], tier: str) -> str | None:
-    """Return the engine's version at the tier's latest start that told one."""
+def learned(past: Iterable[BootRecord]) -> Calibration:
+    """Return what starts on record teach."""
+    return calibrate(filter(None, map(boot_from, past)))
+
+
+def last_version(past: Iterable[BootRecord], tier: str) -> str | None:
+    """Return the engine's version at the tier's latest start that told one, of starts newest first."""
     found = (start.engine_version for start in past if start.tier == tier and start.engine_version)
-    return next(found, None)
-
-
-def _learned(
-    calibration: Calibration, raw: Footprint, setup: Setup, shape: ModelShape, gpus: Sequence[Gpu], model: str
-) -> Footprint:
-    """Return the estimate as past starts correct it."""
-    if isinstance(setup, VllmSetup) and gpus:
-        return vllm.footprint(shape, setup, gpus, calibration=calibration, model=model)
-    key = BootKey(
-        engine="vllm" if isinstance(setup, VllmSetup) else "llama.cpp",
-        version=setup.version,
-        gpu_name=" + ".join(gpu.name for gpu in gpus) or None,
-        tensor_parallel_size=max(1, len(gpus)),
-    )
-    return calibration.corrected(raw, key, model=model, setup=setup_json(setup))
+    return plain_version(next(found, None))

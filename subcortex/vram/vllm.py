@@ -112,10 +112,15 @@ def estimate(
     corrected = _Corrected(calibration, setup, model)
     divided = stages(len(shape.layers), setup.pipeline_parallel_size)
     tp = setup.tensor_parallel_size
-    return tuple(
-        _rank(shape, setup, gpu, number // tp, divided[number // tp], corrected)
-        for number, gpu in enumerate(gpus)
-    )
+    alike: dict[tuple[int, str, float, float | None], RankEstimate] = {}
+    found = []
+    for number, gpu in enumerate(gpus):
+        stage = number // tp
+        kind = (stage, gpu.name, gpu.memory_total_mib, gpu.memory_reserved_mib)
+        if kind not in alike:
+            alike[kind] = _rank(shape, setup, gpu, stage, divided[stage], corrected)
+        found.append(alike[kind])
+    return tuple(found)
 
 
 def _rank(

@@ -12,13 +12,14 @@ from subcortex.hardware.cards import card_for
 from subcortex.hardware.links import Link, slowest_link
 from subcortex.models.shape import ModelShape, Part
 from subcortex.vram import legality, llamacpp, vllm
+from subcortex.vram.boots import BootKey, setup_json
 from subcortex.vram.calibration import Calibration
 from subcortex.vram.footprint import Footprint
 from subcortex.vram.plan import forms
 from subcortex.vram.plan.alternatives import Variant
 from subcortex.vram.plan.ask import TierAsk
 from subcortex.vram.plan.estimator import Illegal, KvPool
-from subcortex.vram.setup import LlamaCppSetup, Setup
+from subcortex.vram.setup import LlamaCppSetup, Setup, VllmSetup
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,20 @@ class Estimates:
         self._calibration = calibration
 
     def footprint(self, shape: ModelShape, setup: Setup, gpus: Sequence[Gpu]) -> Footprint:
-        """Return what an engine takes of each GPU and of the host."""
-        if isinstance(setup, LlamaCppSetup):
-            return llamacpp.footprint(shape, setup, gpus)
-        return vllm.footprint(shape, setup, gpus, calibration=self._calibration)
+        """Return what an engine takes of each GPU and of the host, corrected by boots of its kind.
+
+        Boots of the same model are known by the shape's name.
+        """
+        calibration = self._calibration
+        if isinstance(setup, VllmSetup) and gpus:
+            return vllm.footprint(shape, setup, gpus, calibration=calibration, model=shape.name)
+        if isinstance(setup, VllmSetup):
+            found = vllm.footprint(shape, setup, ())
+        else:
+            found = llamacpp.footprint(shape, setup, gpus)
+        if calibration is None:
+            return found
+        return calibration.corrected(found, _key(setup, gpus), model=shape.name, setup=setup_json(setup))
 
     def pools(self, shape: ModelShape, setup: Setup, gpus: Sequence[Gpu]) -> Sequence[KvPool]:
         """Return how each pipeline stage keeps keys and values."""
@@ -106,3 +117,15 @@ def _on_gpus(shape: ModelShape, setup: LlamaCppSetup) -> float:
     embedding = sum(t.bytes * t.count for t in shape.tensors if t.part is Part.EMBEDDING)
     whole = 1 - embedding / max(1.0, shape.weights_bytes)
     return whole * 0.9 * min(1.0, (setup.gpu_layers or layers) / layers)
+
+
+def _key(setup: Setup, gpus: Sequence[Gpu]) -> BootKey:
+    """Return what boots of a setup outside vLLM's GPUs are remembered by."""
+    ranks = setup.tensor_parallel_size if isinstance(setup, VllmSetup) else max(1, len(gpus))
+    return BootKey(
+        engine="vllm" if isinstance(setup, VllmSetup) else "llama.cpp",
+        version=setup.version,
+        gpu_name=" + ".join(dict.fromkeys(gpu.name for gpu in gpus)) or None,
+        tensor_parallel_size=ranks,
+        pipeline_parallel_size=setup.pipeline_parallel_size if isinstance(setup, VllmSetup) else 1,
+    )
