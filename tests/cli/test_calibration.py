@@ -20,8 +20,8 @@ def test_without_starts_it_says_how_to_come_by_some(folder: Path) -> None:
     assert (found["starts"], found["learned"]) == (0, [])
 
 
-def test_real_starts_show_what_they_taught_and_that_the_plan_knows_it(running: Client, folder: Path) -> None:
-    file = folder / "config.toml"
+def test_real_starts_show_what_they_taught_and_that_the_plan_knows_it(running: Client) -> None:
+    file = running.config.source
 
     def learned() -> list[dict[str, object]]:
         return list(json.loads(invoke("plan", "--calibration", "--json", "--config", file).stdout)["learned"])
