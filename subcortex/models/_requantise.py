@@ -14,9 +14,11 @@ from subcortex.models.gguf_types import BY_NAME
 from subcortex.models.mixtures import MIXTURES, mixture_types
 from subcortex.models.shape import (
     LatentAttention,
+    Layer,
     ModelShape,
     Part,
     Quantisation,
+    Recurrence,
     Split,
     Tensor,
 )
@@ -29,7 +31,8 @@ _PLAIN_NAME = re.compile(
 #: A smaller tensor is no matrix of a layer.
 _LEAST_ELEMENTS = 2**15
 _EXTRA_FORMS = ("bf16", "fp16", "none")
-_SUPER_BLOCK = 256
+#: Names that are GGUF's already.
+_GGUF_OWN = re.compile(r"blk\.\d+\.|token_embd|output|rope_freqs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,33 +153,51 @@ def _mixed(shape: ModelShape, name: str) -> ModelShape:
 
 
 def _as_gguf(tensor: Tensor, shape: ModelShape) -> Iterator[StoredTensor]:
-    """Yield a tensor's parts under GGUF's names, in rows of a size that any type takes."""
+    """Yield a tensor's parts under GGUF's names, with the rows that decide what types they can take."""
     elements = tensor.elements * tensor.count
-    if tensor.part is Part.EMBEDDING and tensor.split is not Split.VOCABULARY and "embd" not in tensor.name:
-        names: tuple[str, ...] = (f"{tensor.name}.norm",)
-    elif tensor.part is Part.EMBEDDING:
-        names = ("token_embd",)
-    elif tensor.part is Part.HEAD and elements >= _LEAST_ELEMENTS:
-        names = ("output",)
-    elif tensor.part is not Part.LAYER or not is_matrix(tensor):
-        names = (f"{tensor.name}_norm",)
-    else:
-        found = (parts for end, parts in _GGUF_NAMES if tensor.name.endswith(end))
-        names = next(found, (tensor.name.removesuffix(".weight"),))
-    if tensor.name.endswith(".experts") and not _gated(shape):
-        names = names[1:]
     where = "" if tensor.layer is None else f"blk.{tensor.layer}."
+    if _GGUF_OWN.match(tensor.name):
+        names: tuple[str, ...] = (tensor.name.removesuffix(".weight"),)
+        where = ""
+    else:
+        names = _gguf_names(tensor, shape)
     share = elements // len(names)
+    layer = None if tensor.layer is None else shape.layers[tensor.layer]
     for name in names:
-        row = _SUPER_BLOCK if share % _SUPER_BLOCK == 0 else 1
+        row = _row(name, shape, layer)
+        row = row if share % row == 0 else 1
         rows = share // row
-        if "_exps" in name and tensor.count > 1 and rows % tensor.count == 0:
-            sizes: tuple[int, ...] = (tensor.count, rows // tensor.count, row)
-        else:
-            sizes = (rows, row)
+        count = layer.experts.count if layer and layer.experts and "_exps" in name else 1
+        sizes = (count, rows // count, row) if count > 1 and rows % count == 0 else (rows, row)
         yield StoredTensor(f"{where}{name}.weight", sizes, "F16", 2 * share)
 
 
-def _gated(shape: ModelShape) -> bool:
-    """Tell whether experts have gates."""
-    return all(layer.gated for layer in shape.layers if layer.experts)
+def _gguf_names(tensor: Tensor, shape: ModelShape) -> tuple[str, ...]:
+    if tensor.split is Split.VOCABULARY and tensor.elements >= _LEAST_ELEMENTS:
+        return ("token_embd",) if tensor.part is Part.EMBEDDING else ("output",)
+    if not is_matrix(tensor):
+        return (f"{tensor.name}_norm",)
+    found = next((parts for end, parts in _GGUF_NAMES if tensor.name.endswith(end)), (tensor.name,))
+    gated = all(layer.gated for layer in shape.layers if layer.experts)
+    return found if gated or not tensor.name.endswith(".experts") else found[1:]
+
+
+def _row(name: str, shape: ModelShape, layer: Layer | None) -> int:
+    """Return the length of a tensor's rows: its inputs."""
+    if layer is None:
+        return shape.hidden
+    experts = layer.experts
+    if "ffn_down_exps" in name and experts:
+        return experts.intermediate
+    if "ffn_down_shexp" in name and experts:
+        return experts.shared_intermediate or shape.hidden
+    if "ffn_down" in name:
+        return layer.intermediate or shape.hidden
+    for kept in layer.attention:
+        if isinstance(kept, LatentAttention):
+            rows = {"attn_kv_b": kept.kv_lora_rank, "attn_q_b": kept.q_lora_rank or shape.hidden}
+            rows["attn_output"] = kept.heads * kept.value_dim
+            return next((row for part, row in rows.items() if part in name), shape.hidden)
+        if "attn_output" in name and not isinstance(kept, Recurrence):
+            return kept.heads * kept.value_dim
+    return shape.hidden

@@ -9,7 +9,10 @@ import pytest
 from subcortex.errors import InvalidRequest
 from subcortex.models._config import Config
 from subcortex.models._skipped import Skipped
+from subcortex.models.mixtures import mixture_bytes
 from subcortex.models.quantisation import method_of, requantised
+from subcortex.models.read import read_shape
+from tests.models.synthetic import SHAPES, tensors_of, write_gguf_header
 from tests.models.test_huggingface import PARAMETERS, shape_of
 
 
@@ -155,3 +158,14 @@ def test_quantised_latent_attention_keeps_plain_copies():
 def test_an_unknown_form_is_refused_by_name():
     with pytest.raises(InvalidRequest, match="q5"):
         requantised(shape_of("llama-3.1-8b"), "q5")
+
+
+@pytest.mark.parametrize("model", ["llama-3.1-8b", "qwen3-30b-a3b", "deepseek-v2-lite", "mixtral-8x7b"])
+@pytest.mark.parametrize("mixture", ["Q4_K_M", "Q2_K", "IQ3_M", "Q8_0"])
+def test_a_mixture_of_any_form_takes_what_llama_quantize_gives_each_tensor(tmp_path, model, mixture):
+    architecture, figures = SHAPES[model]
+    path = tmp_path / "model.gguf"
+    write_gguf_header(path, architecture, shape=figures, quantization="F16")
+    written = mixture_bytes(mixture, tensors_of(architecture, figures))
+    for shape in (shape_of(model), read_shape(path)):
+        assert requantised(shape, mixture).weights_bytes == pytest.approx(written, rel=0.0015)
