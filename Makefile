@@ -29,6 +29,10 @@ docs: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/python bench/import_time.py --json
 	$(BIN)/python bench/think_overhead.py --json
+	$(BIN)/python bench/plan_time.py --json
+	$(BIN)/python bench/plan_accuracy.py docs/evidence/vram-h200/heldout.json --models bench/shapes --json
+	$(BIN)/python bench/llamacpp_accuracy.py --json --quick
+	$(BIN)/python bench/side_by_side_memory.py --json
 
 clean:
 	rm -rf .venv $(VLLM) .mypy_cache .pytest_cache .ruff_cache .hypothesis
