@@ -46,7 +46,7 @@ def plain(config: Config, kind: str) -> Plan:
         if kind in ("cohere", "cohere2"):
             longest = config.integer("model_max_length", default=positions, most=2**40)
             tables = ((longest, head_dim),)
-        elif kind == "gptj":
+        elif kind in ("gptj", "codegen"):
             tables = ((positions, config.integer("rotary_dim", default=head_dim)),)
     return Plan(
         hidden=hidden,
@@ -88,19 +88,7 @@ def _bias(config: Config, bias: Bias, kind: str) -> bool:
 def _attentions(config: Config, style: Style, kind: str, count: int) -> list[GroupedQuery]:
     hidden = hidden_of(config)
     heads = config.integer("num_attention_heads", "n_head", "n_heads", most=2**16)
-    default = style.kv_heads or heads
-    if kind == "falcon":
-        default = heads if config.flag("new_decoder_architecture") else 1
-        default = default if config.flag("multi_query", default=True) else heads
-    if kind == "gpt_bigcode":
-        default = 1 if config.flag("multi_query", default=True) else heads
-    kv_heads = config.integer(
-        "num_key_value_heads",
-        "multi_query_group_num",
-        "num_kv_heads",
-        default=min(default, heads),
-        most=2**16,
-    )
+    kv_heads = _kv_heads(config, style, kind, heads)
     if heads % kv_heads:
         raise config.wrong("num_key_value_heads", kv_heads, f"a divisor of its {heads} query heads")
     if not style.head_dim and not hidden // heads and "head_dim" not in config:
@@ -134,6 +122,16 @@ def _attentions(config: Config, style: Style, kind: str, count: int) -> list[Gro
                 sinks=kind == "gpt_oss",
             )
     return [made[window] for window in windows]
+
+
+def _kv_heads(config: Config, style: Style, kind: str, heads: int) -> int:
+    if kind == "falcon" and not config.flag("new_decoder_architecture"):
+        return 1 if config.flag("multi_query", default=True) else heads
+    default = min(style.kv_heads or heads, heads)
+    if kind == "gpt_bigcode" and config.flag("multi_query", default=True):
+        default = 1
+    keys = ("num_key_value_heads", "multi_query_group_num", "num_kv_heads")
+    return config.integer(*keys, default=default, most=2**16)
 
 
 def windows_of(config: Config, style: Style, kind: str, count: int) -> list[int]:
@@ -195,7 +193,10 @@ def _feeds(config: Config, style: Style, kind: str, count: int) -> list[Block]:
 def _dense(config: Config, style: Style, kind: str) -> Dense | None:
     keys = ("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner", "inner_size")
     hidden = hidden_of(config)
-    width = 4 * hidden if kind in ("gpt2", "gptj", "bloom", "falcon", "gpt_bigcode", "gpt_neox") else 0
+    quadruple = ("gpt2", "gptj", "codegen", "bloom", "falcon", "gpt_bigcode", "gpt_neox")
+    width = 4 * hidden if kind in quadruple else 0
+    if kind == "mpt":
+        width = int(config.number("expansion_ratio", default=4, most=1024) * hidden)
     width = config.integer(*keys, default=width or 0, least=0)
     gated = style.gated
     if kind not in STYLES and config.text("hidden_act") in ("relu", "relu2", "gelu_new"):
@@ -231,6 +232,9 @@ def mixture_of(config: Config, style: Style, kind: str, experts: int) -> Mixture
 
 def sparse_layers(config: Config, count: int) -> list[bool]:
     """Return which layers have experts, by the keys that families use for it."""
+    types = config.items("mlp_layer_types", str)
+    if types is not None:
+        return [name == "sparse" for name in types[:count]] + [True] * (count - len(types))
     first = config.integer(
         "first_k_dense_replace", "moe_layer_start_index", "num_dense_layers", default=0, least=0, most=2**20
     )

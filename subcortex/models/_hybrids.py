@@ -19,6 +19,15 @@ from subcortex.models.shape import Split
 
 _ATTENTION = ("attention", "full_attention", "hybrid")
 _STYLE = Style()
+#: Nemotron-H's newer names for its layers, as letters of its pattern.
+_LETTERS = {
+    "linear_attention": "M",
+    "mamba": "M",
+    "full_attention": "*",
+    "attention": "*",
+    "mlp": "-",
+    "moe": "E",
+}
 
 
 def _attention(config: Config, *, module: str = "self_attn") -> GroupedQuery:
@@ -197,8 +206,10 @@ def granite_hybrid(config: Config, kind: str) -> Plan:
 
 def nemotron_h(config: Config, kind: str) -> Plan:
     """Return the plan of Nemotron-H: each layer is one part, by the letters of its pattern."""
-    hidden, count = hidden_of(config), layers_of(config)
-    letters = config.text("hybrid_override_pattern")
+    hidden = hidden_of(config)
+    types = config.items("layers_block_type", str) or []
+    letters = config.text("hybrid_override_pattern") or "".join(_LETTERS.get(name, "?") for name in types)
+    count = layers_of(config) if "num_hidden_layers" in config else max(1, len(letters))
     if len(letters) < count or set(letters) - set("M-*E"):
         raise config.wrong("hybrid_override_pattern", letters, f"a letter M, *, - or E a layer, {count}")
     float32 = config.text("mamba_ssm_cache_dtype", "float32") == "float32"

@@ -149,6 +149,12 @@ STYLES: dict[str, Style] = {
         norms=1, norm_bias=True, gated=False, bias=False, out_bias=False, mlp_bias=True, head_bias=True,
         path="transformer.h",
     ),
+    "codegen": Style(
+        norms=1, norm_bias=True, gated=False, bias=False, out_bias=False, mlp_bias=True, head_bias=True,
+        path="transformer.h",
+    ),
+    # MPT without biases, as all of them are; positions by slopes.
+    "mpt": Style(gated=False, tied=True, partial=0, path="transformer.blocks"),
     "bloom": replace(_BIASED, path="transformer.h"),
     "falcon": Style(
         norm_bias=True, gated=False, tied=True, bias="bias", out_bias="bias", mlp_bias="bias",

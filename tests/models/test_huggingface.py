@@ -74,6 +74,71 @@ def test_counts_the_published_parameters(model):
     assert shape_of(model).parameters == PARAMETERS[model]
 
 
+#: Older and other families: their configs' own figures, and the count of transformers' classes for them.
+_OTHERS: dict[str, tuple[dict[str, Any], int]] = {
+    "gpt2": (
+        {"n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257, "n_positions": 1024},
+        124_439_808,
+    ),
+    "opt": (
+        {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "ffn_dim": 3072}
+        | {
+            "vocab_size": 50272,
+            "max_position_embeddings": 2048,
+            "word_embed_proj_dim": 768,
+            "enable_bias": True,
+        },
+        125_239_296,
+    ),
+    "gpt_neox": (
+        {"hidden_size": 6144, "num_hidden_layers": 44, "num_attention_heads": 64, "intermediate_size": 24576}
+        | {"vocab_size": 50432},
+        20_554_567_680,
+    ),
+    "falcon": (
+        {"hidden_size": 4544, "num_hidden_layers": 32, "num_attention_heads": 71, "num_kv_heads": 71}
+        | {"vocab_size": 65024, "parallel_attn": True, "multi_query": True, "bias": False},
+        6_921_720_704,
+    ),
+    "gptj": (
+        {"n_embd": 4096, "n_layer": 28, "n_head": 16, "rotary_dim": 64, "vocab_size": 50400},
+        6_050_882_784,
+    ),
+    "phi": (
+        {"hidden_size": 2048, "num_hidden_layers": 24, "num_attention_heads": 32, "intermediate_size": 8192}
+        | {"vocab_size": 51200},
+        1_418_270_720,
+    ),
+    "mpt": (
+        {"d_model": 2048, "n_layers": 24, "n_heads": 16, "expansion_ratio": 4, "vocab_size": 50368},
+        1_311_213_568,
+    ),
+    "gemma": (
+        {"hidden_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16, "intermediate_size": 24576}
+        | {"vocab_size": 256000, "num_key_value_heads": 16},
+        8_537_680_896,
+    ),
+    "stablelm": (
+        {"hidden_size": 2560, "num_hidden_layers": 32, "num_attention_heads": 32, "intermediate_size": 6912}
+        | {"vocab_size": 50304},
+        2_795_443_200,
+    ),
+    "seed_oss": (
+        {"hidden_size": 4096, "num_hidden_layers": 64, "num_attention_heads": 80, "intermediate_size": 27648}
+        | {"vocab_size": 155136, "num_key_value_heads": 8, "head_dim": 128},
+        28_921_040_896,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(_OTHERS))
+def test_counts_the_parameters_of_other_families(kind):
+    figures, published = _OTHERS[kind]
+    shape = from_config({"model_type": kind} | figures, kind)
+    assert shape.parameters == published
+    assert shape.notes == ()
+
+
 def _held(stage: dict[str, Any]) -> int:
     settled = stage.get("settled", {})
     told = settled if "parameter_bytes" in settled else stage
