@@ -7,9 +7,9 @@ from typing import Any
 
 from subcortex.cli import _output
 from subcortex.vram.amount import Amount
-from subcortex.vram.boots import Boot, BootKey
-from subcortex.vram.calibration import calibrate
-from subcortex.vram.coverage import Coverage, LearnedRow, coverage, replayed, report
+from subcortex.vram.learning.boots import Boot, BootKey
+from subcortex.vram.learning.calibration import calibrate
+from subcortex.vram.learning.coverage import Coverage, LearnedRow, coverage, replayed, report
 
 _PROBABILITY = 0.9
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from subcortex.config import Config
     from subcortex.hardware import Hardware
     from subcortex.models.shape import ModelShape
-    from subcortex.vram.calibration import Calibration
+    from subcortex.vram.learning.calibration import Calibration
     from subcortex.vram.plan import TierAsk
     from subcortex.vram.plan.real import Estimates
 
@@ -193,7 +193,7 @@ def _learned(config_file: Path | None, *, needed: bool) -> Calibration | None:
 def _calibration(config_file: Path | None, *, as_json: bool) -> int:
     from subcortex.cli import _calibration_view
     from subcortex.mind.foresight import recorded
-    from subcortex.vram.boots import boot_from
+    from subcortex.vram.learning.boots import boot_from
 
     starts = [boot for boot in map(boot_from, recorded(load_config(config_file))) if boot is not None]
     if as_json:

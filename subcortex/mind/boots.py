@@ -19,7 +19,7 @@ from subcortex.fleet import Tree
 from subcortex.hardware import Gpu, Hardware
 from subcortex.journal import BootEnd, BootStart, Failure, Journal
 from subcortex.types import BootFigures, DeviceFigures, Ledger, TierState, new_thought_id
-from subcortex.vram.boots import Prediction, residuals, setup_json
+from subcortex.vram.learning.boots import Prediction, residuals, setup_json
 from subcortex.vram.ledger import GpuProcess, Holding, HostMemory, ledger, planned_by_gpu
 
 #: What a tier is expected to take on the machine as it is, before anything starts; None if nobody can tell.

@@ -12,8 +12,8 @@ from subcortex.journal import BootRecord, Reader
 from subcortex.mind.boots import Machine
 from subcortex.models.read import read_shape
 from subcortex.vram import vllm
-from subcortex.vram.boots import Prediction, boot_from, plain_version
-from subcortex.vram.calibration import Calibration, calibrate
+from subcortex.vram.learning.boots import Prediction, boot_from, plain_version
+from subcortex.vram.learning.calibration import Calibration, calibrate
 from subcortex.vram.ledger import GpuProcess
 from subcortex.vram.plan.from_config import ask_from
 from subcortex.vram.plan.real import Estimates

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from subcortex.models.shape import ModelShape
-from subcortex.vram._legality_llamacpp import llamacpp_problems, repaired_llamacpp
-from subcortex.vram._legality_vllm import Problem, legal_depths, legal_sizes, repaired_vllm, vllm_problems
+from subcortex.vram.llamacpp.legality import llamacpp_problems, repaired_llamacpp
 from subcortex.vram.setup import Setup, VllmSetup
+from subcortex.vram.vllm.legality import Problem, legal_depths, legal_sizes, repaired_vllm, vllm_problems
 
 
 @dataclass(frozen=True, slots=True)

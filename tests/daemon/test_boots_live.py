@@ -5,8 +5,8 @@ from __future__ import annotations
 from subcortex import Client, Reader
 from subcortex.journal import BootRecord
 from subcortex.types import TierState
-from subcortex.vram.boots import boot_from
 from subcortex.vram.footprint import Component
+from subcortex.vram.learning.boots import boot_from
 from tests.conftest import stop, until, wait_for
 
 

@@ -17,9 +17,9 @@ from subcortex.mind import Subcortex
 from subcortex.mind.boots import Machine
 from subcortex.types import BootFigures, DeviceFigures, TierShare, TierState
 from subcortex.vram.amount import Amount
-from subcortex.vram.boots import Prediction, boot_from, setup_json
-from subcortex.vram.calibration import calibrate
 from subcortex.vram.footprint import Component, DeviceNeed, Footprint
+from subcortex.vram.learning.boots import Prediction, boot_from, setup_json
+from subcortex.vram.learning.calibration import calibrate
 from subcortex.vram.setup import VllmSetup
 from tests.fakes import ScriptedEngine
 

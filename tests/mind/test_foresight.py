@@ -16,8 +16,8 @@ from subcortex.hardware import Gpu, Hardware
 from subcortex.journal import BootRecord
 from subcortex.mind.foresight import Foresight
 from subcortex.types import BootFigures
-from subcortex.vram.boots import boot_from, residuals, setup_json
 from subcortex.vram.footprint import Component
+from subcortex.vram.learning.boots import boot_from, residuals, setup_json
 
 ROOT = Path(__file__).parents[2]
 EVIDENCE = ROOT / "docs" / "evidence" / "vram-h200"

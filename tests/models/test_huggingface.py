@@ -22,7 +22,7 @@ from subcortex.models.shape import (
     Split,
 )
 from subcortex.vram.setup import VllmSetup
-from subcortex.vram.weights import rank_bytes
+from subcortex.vram.vllm.weights import rank_bytes
 
 _ROOT = Path(__file__).parents[2]
 _SHAPES = _ROOT / "bench" / "shapes"

@@ -12,7 +12,7 @@ import pytest
 from subcortex.errors import ConfigError
 from subcortex.models.read import read_shape
 from subcortex.vram.setup import VllmSetup
-from subcortex.vram.weights import rank_bytes
+from subcortex.vram.vllm.weights import rank_bytes
 from tests.models.test_huggingface import config_of, shape_of
 
 _SHAPES = Path(__file__).parents[2] / "bench" / "shapes"

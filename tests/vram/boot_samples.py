@@ -7,8 +7,8 @@ from typing import Any
 
 from subcortex.types import BootFigures, DeviceFigures
 from subcortex.vram.amount import Amount
-from subcortex.vram.boots import Boot, BootKey
 from subcortex.vram.footprint import Component, DeviceNeed, Footprint
+from subcortex.vram.learning.boots import Boot, BootKey
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 KEY = BootKey("vllm", "0.26.0", "NVIDIA H200", 1)

@@ -21,7 +21,7 @@ from subcortex.vram.communication import all_reduces, duration, layer_seconds, t
 from subcortex.vram.footprint import Component
 from subcortex.vram.plan.budget import HOST_MIB, gpu_budget
 from subcortex.vram.setup import LlamaCppSetup, VllmSetup
-from subcortex.vram.weights import rank_bytes
+from subcortex.vram.vllm.weights import rank_bytes
 from tests.vram.llamacpp_cases import model_shape
 
 GB, GIB, MIB = 10**9, 2**30, 2**20

@@ -14,7 +14,8 @@ from subcortex.engines._vllm_memory import read_boot
 from subcortex.journal import BootRecord
 from subcortex.types import BootFigures, DeviceFigures
 from subcortex.vram.amount import Amount
-from subcortex.vram.boots import (
+from subcortex.vram.footprint import Component, DeviceNeed, Footprint
+from subcortex.vram.learning.boots import (
     BootKey,
     Prediction,
     Residual,
@@ -25,7 +26,6 @@ from subcortex.vram.boots import (
     setup_from,
     setup_json,
 )
-from subcortex.vram.footprint import Component, DeviceNeed, Footprint
 from subcortex.vram.setup import LlamaCppSetup, VllmSetup
 
 RECORDED = Path(__file__).parents[1] / "engines" / "recorded"

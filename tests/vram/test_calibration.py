@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from subcortex.types import BootFigures, DeviceFigures
 from subcortex.vram.amount import Amount
-from subcortex.vram.boots import Boot, BootKey
-from subcortex.vram.calibration import FLOOR_MIB, Calibration, calibrate, similarity
-from subcortex.vram.coverage import coverage, replayed, report
 from subcortex.vram.footprint import Component, DeviceNeed, Footprint
+from subcortex.vram.learning.boots import Boot, BootKey
+from subcortex.vram.learning.calibration import FLOOR_MIB, Calibration, calibrate, similarity
+from subcortex.vram.learning.coverage import coverage, replayed, report
 from tests.vram.boot_samples import KEY, boot
 
 ESTIMATE = Amount(1000.0, 100.0)

@@ -14,9 +14,9 @@ import pytest
 from subcortex.engines._vllm_memory import read_boot
 from subcortex.types import BootFigures
 from subcortex.vram.amount import Amount
-from subcortex.vram.boots import Boot, BootKey
-from subcortex.vram.coverage import coverage, replayed
 from subcortex.vram.footprint import Component, DeviceNeed, Footprint
+from subcortex.vram.learning.boots import Boot, BootKey
+from subcortex.vram.learning.coverage import coverage, replayed
 
 EVIDENCE = Path(__file__).parents[2] / "docs" / "evidence" / "vram-h200"
 TRUTH: list[dict[str, Any]] = json.loads((EVIDENCE / "truth.json").read_text())["boots"]

@@ -19,7 +19,8 @@ from subcortex.models.shape import (
     Recurrence,
     SlidingAttention,
 )
-from subcortex.vram.kv import (
+from subcortex.vram.setup import VllmSetup
+from subcortex.vram.vllm.kv import (
     KvLayout,
     concurrency_table,
     in_flight_tokens,
@@ -27,7 +28,6 @@ from subcortex.vram.kv import (
     pipeline_pool_bytes,
     pipeline_tokens,
 )
-from subcortex.vram.setup import VllmSetup
 from tests.vram.kv_cases import GIB, flat, models, moe, oracle, shape_of, worlds
 from tests.vram.weight_cases import config_of
 

@@ -17,9 +17,9 @@ from subcortex.engines._llamacpp_memory import read_boot
 from subcortex.errors import DoesNotFit, InvalidRequest
 from subcortex.hardware import Gpu
 from subcortex.models.shape import FullAttention, Layer, ModelShape, Recurrence
-from subcortex.vram._llamacpp_buffers import build_number, run_of
 from subcortex.vram.footprint import Component, DeviceNeed
-from subcortex.vram.llamacpp import (
+from subcortex.vram.llamacpp.buffers import build_number, run_of
+from subcortex.vram.llamacpp.estimate import (
     HOST,
     best_split,
     footprint,

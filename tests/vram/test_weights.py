@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from subcortex.errors import InvalidRequest
 from subcortex.models.shape import FullAttention, Layer, ModelShape, Part, Split, Tensor
 from subcortex.vram.setup import VllmSetup
-from subcortex.vram.weights import padded_vocabulary, rank_bytes, stages
+from subcortex.vram.vllm.weights import padded_vocabulary, rank_bytes, stages
 from tests.vram.kv_cases import models, oracle, worlds
 from tests.vram.weight_cases import held_of
 

@@ -12,9 +12,9 @@ from subcortex.hardware.cards import card_for
 from subcortex.hardware.links import Link, slowest_link
 from subcortex.models.shape import ModelShape, Part
 from subcortex.vram import legality, llamacpp, vllm
-from subcortex.vram.boots import BootKey, setup_json
-from subcortex.vram.calibration import Calibration
 from subcortex.vram.footprint import Footprint
+from subcortex.vram.learning.boots import BootKey, setup_json
+from subcortex.vram.learning.calibration import Calibration
 from subcortex.vram.plan import forms
 from subcortex.vram.plan.alternatives import Variant
 from subcortex.vram.plan.ask import TierAsk

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from subcortex.models.gguf_types import BY_NAME
 from subcortex.models.shape import LatentAttention, ModelShape, Recurrence
-from subcortex.vram._legality_vllm import Problem
 from subcortex.vram.setup import LlamaCppSetup
+from subcortex.vram.vllm.legality import Problem
 
 #: Cache types (``common/arg.cpp``), and those of them that split mode tensor takes (``llama-context.cpp``).
 _CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")

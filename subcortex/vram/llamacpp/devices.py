@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from math import sqrt
 
 from subcortex.models.shape import LatentAttention, ModelShape, Part, Recurrence, Tensor
-from subcortex.vram import _llamacpp_buffers as buffers
-from subcortex.vram._llamacpp_buffers import OUTPUTS_LIMITED_SINCE, Run, build_number
-from subcortex.vram._llamacpp_layers import HOST, Placement
 from subcortex.vram.amount import Amount
 from subcortex.vram.footprint import Component, DeviceNeed, Footprint
+from subcortex.vram.llamacpp import buffers
+from subcortex.vram.llamacpp.buffers import OUTPUTS_LIMITED_SINCE, Run, build_number
+from subcortex.vram.llamacpp.layers import HOST, Placement
 from subcortex.vram.setup import LlamaCppSetup
 
 _MIB = 2**20

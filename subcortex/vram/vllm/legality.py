@@ -14,9 +14,9 @@ from subcortex.models.shape import (
     Recurrence,
     SlidingAttention,
 )
-from subcortex.vram._kv_groups import KERNEL_BLOCK_TOKENS
 from subcortex.vram.setup import VllmSetup
-from subcortex.vram.weights import kv_heads_per_rank, padded_vocabulary, stages
+from subcortex.vram.vllm.kv_groups import KERNEL_BLOCK_TOKENS
+from subcortex.vram.vllm.weights import kv_heads_per_rank, padded_vocabulary, stages
 
 #: What is wrong, the setting, and its nearest legal values.
 Problem = tuple[str, str, tuple[object, ...]]

@@ -14,10 +14,10 @@ from dataclasses import replace
 from subcortex.errors import DoesNotFit
 from subcortex.hardware import Gpu
 from subcortex.models.shape import ModelShape
-from subcortex.vram._llamacpp_buffers import Run, run_of
-from subcortex.vram._llamacpp_devices import Model, needs, private_bytes, summed, weights_bytes
-from subcortex.vram._llamacpp_layers import HOST, Placement, layers_by_device, place
 from subcortex.vram.footprint import Component, Footprint
+from subcortex.vram.llamacpp.buffers import Run, run_of
+from subcortex.vram.llamacpp.devices import Model, needs, private_bytes, summed, weights_bytes
+from subcortex.vram.llamacpp.layers import HOST, Placement, layers_by_device, place
 from subcortex.vram.setup import LlamaCppSetup
 
 __all__ = [

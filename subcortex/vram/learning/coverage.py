@@ -9,9 +9,9 @@ from datetime import datetime
 from statistics import fmean, median
 
 from subcortex.vram.amount import Amount
-from subcortex.vram.boots import Boot, BootKey, Residual, residuals
-from subcortex.vram.calibration import Calibration, Evidence, Place, calibrate
 from subcortex.vram.footprint import Component
+from subcortex.vram.learning.boots import Boot, BootKey, Residual, residuals
+from subcortex.vram.learning.calibration import Calibration, Evidence, Place, calibrate
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What a vLLM instance takes of each of its GPUs, and how large its KV pool becomes. Pure.
 
-Weights and KV are counted exactly (``weights.py``, ``kv.py``); the rest is estimated (``_vllm_overheads.py``)
+Weights and KV are counted exactly (``weights.py``, ``kv.py``); the rest is estimated (``overheads.py``)
 for vLLM 0.26 and corrected by what boots on this machine have shown. Amounts are MiB a GPU.
 """
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 
 from subcortex.hardware import Gpu
 from subcortex.models.shape import ModelShape
-from subcortex.vram import _vllm_overheads as overheads
-from subcortex.vram._vllm_overheads import Rank
 from subcortex.vram.amount import Amount, total
-from subcortex.vram.boots import BootKey, setup_json
-from subcortex.vram.calibration import Calibration
 from subcortex.vram.footprint import Component, DeviceNeed, Footprint
-from subcortex.vram.kv import KvLayout, layout, pipeline_tokens
+from subcortex.vram.learning.boots import BootKey, setup_json
+from subcortex.vram.learning.calibration import Calibration
 from subcortex.vram.setup import VllmSetup
-from subcortex.vram.weights import allocated_bytes, rank_bytes, stages
+from subcortex.vram.vllm import overheads
+from subcortex.vram.vllm.kv import KvLayout, layout, pipeline_tokens
+from subcortex.vram.vllm.overheads import Rank
+from subcortex.vram.vllm.weights import allocated_bytes, rank_bytes, stages
 
 _MIB = 2**20
 #: From this much memory on, vLLM takes larger batches by default (``engine/arg_utils.py``), A100 aside.

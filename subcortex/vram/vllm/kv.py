@@ -15,9 +15,9 @@ from math import inf
 
 from subcortex.errors import InvalidRequest
 from subcortex.models.shape import ModelShape, Recurrence
-from subcortex.vram._kv_groups import KvSpec, grouped, layer_specs, layers_of, pages
 from subcortex.vram.setup import VllmSetup
-from subcortex.vram.weights import stages
+from subcortex.vram.vllm.kv_groups import KvSpec, grouped, layer_specs, layers_of, pages
+from subcortex.vram.vllm.weights import stages
 
 #: Tokens of a step unless set: vLLM's own on cards of 70 GiB and more; smaller ones take 2048.
 DEFAULT_BATCHED_TOKENS = 8192

@@ -39,10 +39,10 @@ from math import sqrt
 from statistics import fmean, median
 from typing import Any, Literal
 
-from subcortex.vram._robust import clipped, consistent, spread, weighted_median
 from subcortex.vram.amount import Amount
-from subcortex.vram.boots import Boot, BootKey, Residual
 from subcortex.vram.footprint import Component, DeviceNeed, Footprint
+from subcortex.vram.learning.boots import Boot, BootKey, Residual
+from subcortex.vram.learning.robust import clipped, consistent, spread, weighted_median
 
 Place = Literal["gpu", "host"]
 

@@ -21,7 +21,7 @@ from subcortex.models.shape import (
     SlidingAttention,
 )
 from subcortex.vram.setup import VllmSetup
-from subcortex.vram.weights import kv_heads_per_rank
+from subcortex.vram.vllm.weights import kv_heads_per_rank
 
 Kind = Literal["full", "sliding", "chunked", "recurrent"]
 #: Tokens of the smallest block that the attention kernels take; windowed layers start from it.
