@@ -126,7 +126,8 @@ def estimate(
 def _rank(
     shape: ModelShape, setup: VllmSetup, gpu: Gpu, stage: int, layers: range, corrected: _Corrected
 ) -> RankEstimate:
-    rank = Rank(layers=len(layers), first=stage == 0, card=gpu.name)
+    last = stage == setup.pipeline_parallel_size - 1
+    rank = Rank(layers=len(layers), first=stage == 0, last=last, card=gpu.name)
     corrected = corrected.on(gpu)
     weights_mib = allocated_bytes(shape, setup, stage=stage) / _MIB
     weights = corrected(Component.WEIGHTS, Amount(weights_mib, _weights_sigma(shape, weights_mib)))
@@ -140,7 +141,7 @@ def _rank(
     pool = Amount(share * torch_total_mib(gpu)) - total((weights, peak, non_torch - released, aside))
     if setup.kv_pool_bytes is not None:
         pool = Amount(setup.kv_pool_bytes / _MIB)
-    kept = overheads.cached(shape, setup, peak)
+    kept = overheads.cached(shape, setup, rank, peak)
     return RankEstimate(weights, peak, non_torch, released, taken, aside, before, kept, pool)
 
 

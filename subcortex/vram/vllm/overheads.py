@@ -47,11 +47,13 @@ class Rank:
     Args:
         layers: Layers of its pipeline stage.
         first: It holds the embedding.
+        last: It holds the head, and samples.
         card: Name of its GPU.
     """
 
     layers: int
     first: bool
+    last: bool
     card: str
 
 
@@ -91,7 +93,8 @@ def activations(shape: ModelShape, setup: VllmSetup, rank: Rank) -> Amount:
     else:
         scratch = _V1_SCRATCH_ROWS * shape.vocabulary * 4 + 36 * _MIB
         sampling = logits * _V1_SAMPLER_BYTES + scratch + hidden + sampled
-    peak = max(compiling, experts_workspace(shape, setup) + max(forward, sampling)) / _MIB
+    widest = max(forward, sampling) if rank.last else forward
+    peak = max(compiling, experts_workspace(shape, setup) + widest) / _MIB
     return Amount(peak, 40 + (0.02 if _KNOWN_CARD in rank.card else 0.1) * peak)
 
 
@@ -207,14 +210,14 @@ def communication(shape: ModelShape, setup: VllmSetup, rank: Rank) -> Amount:
     return Amount(970.0 * groups, 25.0 if known else 300.0 * groups)
 
 
-def cached(shape: ModelShape, setup: VllmSetup, peak: Amount) -> Amount:
+def cached(shape: ModelShape, setup: VllmSetup, rank: Rank, peak: Amount) -> Amount:
     """Return what torch keeps after warm-up beyond the profiled peak, MiB.
 
     After capture, sampling is warmed up with top-k and top-p, which sorts: 10.5 to 20 bytes a logit by runner
     and TP. A pinned pool has to leave room for it, and vLLM's own sizing does not.
     """
     tp = setup.tensor_parallel_size
-    logits = (setup.max_sequences or 0) * shape.vocabulary / _MIB
+    logits = (setup.max_sequences or 0) * shape.vocabulary / _MIB if rank.last else 0.0
     per_logit = (10.5 if tp == 1 else 14.5) if uses_v2_runner(shape) else (18.0 if tp == 1 else 20.0)
     resident = experts_workspace(shape, setup) / _MIB + logits * per_logit + 100
     return Amount(max(0.0, resident - peak.mean_mib), 60 + 0.2 * logits * 5)
