@@ -1,13 +1,17 @@
-"""The models that ``init`` may choose: where they are, how large, and of which shape."""
+"""The models that ``init`` may choose: where they are on the hub, and their shapes from the catalogue."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from subcortex.vram import Shape, weights_mib
+if TYPE_CHECKING:
+    from subcortex.models.shape import ModelShape
 
-_MIB = 2**20
+#: A smaller tensor than this is no matrix, and keeps what it has.
+_LEAST_ELEMENTS = 2**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +21,28 @@ class Model:
     Args:
         title: What a person calls it.
         repo: Hub name.
+        relative: What the catalogue calls it.
+        form: How it is stored: ``awq``, or a mixture of llama.cpp; None as it was published.
         file: The GGUF in it; None for a folder that vLLM loads.
-        shape: Its memory.
         min_capability: Least compute capability of a GPU that vLLM can run it on.
     """
 
     title: str
     repo: str
-    file: str | None
-    shape: Shape
+    relative: str
+    form: str | None = None
+    file: str | None = None
     min_capability: tuple[int, int] = (7, 5)
+
+    @property
+    def engine(self) -> str:
+        """``llama.cpp`` for a GGUF, else ``vllm``."""
+        return "llama.cpp" if self.file else "vllm"
+
+    @property
+    def shape(self) -> ModelShape:
+        """Its shape in its form, by arithmetic on its config; about a per cent off what headers would say."""
+        return _shape(self.relative, self.form)
 
     def place(self, folder: str) -> str:
         """Return where the model is put below ``folder``."""
@@ -39,101 +55,103 @@ class Model:
         return f"hf download {self.repo} --local-dir {self.place(folder)}"
 
 
-def _gguf(title: str, repo: str, file: str, size_bytes: float, layers: int, heads: int, dim: int) -> Model:
-    return Model(title, repo, file, Shape(size_bytes / _MIB, layers, heads, dim))
+@cache
+def _shape(relative: str, form: str | None) -> ModelShape:
+    # Here, because `doctor` wants the names alone.
+    from subcortex.models import catalogue
+    from subcortex.models.quantisation import requantised
+    from subcortex.vram.plan.forms import catalogued
+
+    known = catalogue.named(relative)
+    assert known is not None, f"{relative} is not in the catalogue"
+    shape = catalogued(known)
+    return shape if form is None else requantised(_without_biases(shape), form)
 
 
-# Shapes are those of each model's config.json; GGUF sizes those of the files on the hub.
+def _without_biases(shape: ModelShape) -> ModelShape:
+    """Return the shape with matrices alone: biases are some KiB, and hide how long rows are."""
+    tensors = (
+        replace(tensor, elements=tensor.elements - tensor.elements % shape.hidden)
+        if tensor.elements >= _LEAST_ELEMENTS
+        else tensor
+        for tensor in shape.tensors
+    )
+    return replace(shape, tensors=tuple(tensors))
+
+
 LLAMA_70B_BF16 = Model(
     "Llama 3.1 70B in bf16",
     "meta-llama/Llama-3.1-70B-Instruct",
-    None,
-    Shape(weights_mib(70.55e9, 16), 80, 8, 128),
-    (8, 0),
+    "meta-llama/Llama-3.1-70B-Instruct",
+    min_capability=(8, 0),
 )
-#: 4-bit linears with scales and zeros a group of 128 (4.16 bits), embeddings and head in 16 bits.
 LLAMA_70B_AWQ = Model(
     "Llama 3.1 70B in 4 bits (AWQ)",
     "hugging-quants/Meta-Llama-3.1-70B-Instruct-AWQ-INT4",
-    None,
-    Shape(weights_mib(68.45e9, 4.16) + weights_mib(2.10e9, 16), 80, 8, 128),
+    "meta-llama/Llama-3.1-70B-Instruct",
+    "awq",
 )
 LLAMA_8B_BF16 = Model(
     "Llama 3.1 8B in bf16",
     "meta-llama/Llama-3.1-8B-Instruct",
-    None,
-    Shape(weights_mib(8.03e9, 16), 32, 8, 128),
-    (8, 0),
+    "meta-llama/Llama-3.1-8B-Instruct",
+    min_capability=(8, 0),
 )
 LLAMA_8B_AWQ = Model(
     "Llama 3.1 8B in 4 bits (AWQ)",
     "hugging-quants/Meta-Llama-3.1-8B-Instruct-AWQ-INT4",
-    None,
-    Shape(weights_mib(6.98e9, 4.16) + weights_mib(1.05e9, 16), 32, 8, 128),
+    "meta-llama/Llama-3.1-8B-Instruct",
+    "awq",
 )
-LLAMA_8B = _gguf(
-    "Llama 3.1 8B, Q4_K_M",
-    "bartowski/Meta-Llama-3.1-8B-Instruct-GGUF",
-    "Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf",
-    4.92e9,
-    32,
-    8,
-    128,
-)
-QWEN_32B = _gguf(
+QWEN_32B = Model(
     "Qwen 2.5 32B, Q4_K_M",
     "bartowski/Qwen2.5-32B-Instruct-GGUF",
+    "Qwen/Qwen2.5-32B-Instruct",
+    "Q4_K_M",
     "Qwen2.5-32B-Instruct-Q4_K_M.gguf",
-    19.85e9,
-    64,
-    8,
-    128,
 )
-QWEN_14B = _gguf(
+QWEN_14B = Model(
     "Qwen 2.5 14B, Q4_K_M",
     "bartowski/Qwen2.5-14B-Instruct-GGUF",
+    "Qwen/Qwen2.5-14B-Instruct",
+    "Q4_K_M",
     "Qwen2.5-14B-Instruct-Q4_K_M.gguf",
-    8.99e9,
-    48,
-    8,
-    128,
 )
 #: 14B in fewer bits: what an 8 GB and a 3 GB card hold together, and neither alone.
-QWEN_14B_Q3 = _gguf(
+QWEN_14B_Q3 = Model(
     "Qwen 2.5 14B, Q3_K_M",
     "bartowski/Qwen2.5-14B-Instruct-GGUF",
+    "Qwen/Qwen2.5-14B-Instruct",
+    "Q3_K_M",
     "Qwen2.5-14B-Instruct-Q3_K_M.gguf",
-    7.34e9,
-    48,
-    8,
-    128,
 )
-LLAMA_3B = _gguf(
+LLAMA_8B = Model(
+    "Llama 3.1 8B, Q4_K_M",
+    "bartowski/Meta-Llama-3.1-8B-Instruct-GGUF",
+    "meta-llama/Llama-3.1-8B-Instruct",
+    "Q4_K_M",
+    "Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf",
+)
+LLAMA_3B = Model(
     "Llama 3.2 3B, Q4_K_M",
     "bartowski/Llama-3.2-3B-Instruct-GGUF",
+    "meta-llama/Llama-3.2-3B-Instruct",
+    "Q4_K_M",
     "Llama-3.2-3B-Instruct-Q4_K_M.gguf",
-    2.02e9,
-    28,
-    8,
-    128,
 )
-LLAMA_1B = _gguf(
+LLAMA_1B = Model(
     "Llama 3.2 1B, Q4_K_M",
     "bartowski/Llama-3.2-1B-Instruct-GGUF",
+    "meta-llama/Llama-3.2-1B-Instruct",
+    "Q4_K_M",
     "Llama-3.2-1B-Instruct-Q4_K_M.gguf",
-    0.81e9,
-    16,
-    8,
-    64,
 )
-QWEN_HALF_B = _gguf(
+QWEN_HALF_B = Model(
     "Qwen 2.5 0.5B, Q8_0",
     "Qwen/Qwen2.5-0.5B-Instruct-GGUF",
+    "Qwen/Qwen2.5-0.5B-Instruct",
+    "Q8_0",
     "qwen2.5-0.5b-instruct-q8_0.gguf",
-    0.68e9,
-    24,
-    2,
-    64,
 )
 
 #: From most to least capable.
@@ -143,11 +161,17 @@ GGUF_LADDER = (QWEN_32B, QWEN_14B, QWEN_14B_Q3, LLAMA_8B, LLAMA_3B, LLAMA_1B, QW
 ALL = (LLAMA_70B_BF16, LLAMA_70B_AWQ, LLAMA_8B_BF16, LLAMA_8B_AWQ, *GGUF_LADDER)
 
 
+def model_at(place: str | Path) -> Model | None:
+    """Return the model that init would have put at a path; None for a path of somebody else's."""
+    name = Path(place).name
+    return next((model for model in ALL if Path(model.place("x")).name == name), None)
+
+
 def download_command(path: Path) -> str:
     """Return the command that fetches what should be at ``path``; a template where we do not know it."""
-    for model in ALL:
-        if Path(model.place("x")).name == path.name:
-            return model.download(str(path.parent))
+    known = model_at(path)
+    if known is not None:
+        return known.download(str(path.parent))
     if path.suffix == ".gguf":
         return f"hf download REPOSITORY {path.name} --local-dir {path.parent}"
     return f"hf download REPOSITORY --local-dir {path}"

@@ -111,6 +111,9 @@ FAMILIES: dict[str, tuple[Relative, ...]] = {
             "meta-llama/Llama-3.3-70B-Instruct", 70.55, _LLAMA, 8192, 80, 64, 8, 128, 28672, _L3, False, _128K
         ),
         Relative(
+            "meta-llama/Llama-3.1-70B-Instruct", 70.55, _LLAMA, 8192, 80, 64, 8, 128, 28672, _L3, False, _128K
+        ),
+        Relative(
             "meta-llama/Llama-3.1-8B-Instruct", 8.03, _LLAMA, 4096, 32, 32, 8, 128, 14336, _L3, False, _128K
         ),
         Relative(

@@ -1,15 +1,9 @@
-"""What fits where: memory estimates for models on GPUs."""
+"""What fits where: amounts of memory, what engines take of each device, joint plans (``vram.plan``)."""
 
 from __future__ import annotations
 
-from subcortex.vram.estimate import (
-    Need,
-    Shape,
-    kv_mib_per_token,
-    llamacpp_need,
-    usable_mib,
-    vllm_need,
-    weights_mib,
-)
+from subcortex.vram.amount import Amount
+from subcortex.vram.footprint import Component, DeviceNeed, Footprint
+from subcortex.vram.setup import LlamaCppSetup, Setup, VllmSetup
 
-__all__ = ["Need", "Shape", "kv_mib_per_token", "llamacpp_need", "usable_mib", "vllm_need", "weights_mib"]
+__all__ = ["Amount", "Component", "DeviceNeed", "Footprint", "LlamaCppSetup", "Setup", "VllmSetup"]
