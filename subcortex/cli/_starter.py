@@ -150,7 +150,7 @@ def _company(choice: Choice, hardware: Hardware) -> Iterator[str]:
         yield f"The deep model leaves no room on the GPUs even for a smaller one: {short}."
     if plan.swaps:
         yield f"So the two take turns: {'; '.join(map(str, plan.swaps))}."
-        yield "The daemon does not do that by itself yet: more host memory would let the fast tier run on the CPU."
+        yield "The daemon does not do that by itself yet; with more host memory both would stay awake."
     elif deep.gpus and not fast.gpus:
         yield "So the fast tier runs on the CPU, and both stay awake."
     if fast.gpus and not deep.gpus:
