@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from subcortex.models.shape import ModelShape
-
-#: A smaller tensor than this is no matrix, and keeps what it has.
-_LEAST_ELEMENTS = 2**15
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +62,7 @@ def _shape(relative: str, form: str | None) -> ModelShape:
     known = catalogue.named(relative)
     assert known is not None, f"{relative} is not in the catalogue"
     shape = catalogued(known)
-    return shape if form is None else requantised(_without_biases(shape), form)
-
-
-def _without_biases(shape: ModelShape) -> ModelShape:
-    """Return the shape with matrices alone: biases are some KiB, and hide how long rows are."""
-    tensors = (
-        replace(tensor, elements=tensor.elements - tensor.elements % shape.hidden)
-        if tensor.elements >= _LEAST_ELEMENTS
-        else tensor
-        for tensor in shape.tensors
-    )
-    return replace(shape, tensors=tuple(tensors))
+    return shape if form is None else requantised(shape, form)
 
 
 LLAMA_70B_BF16 = Model(

@@ -253,6 +253,7 @@ def _configured(config: Config) -> list[TierAsk]:
 
 def _shape(name: str) -> ModelShape:
     """Return a model's shape: from what lies here, from the catalogue, or from the hub."""
+    from subcortex.cli._models import model_at
     from subcortex.models import catalogue
     from subcortex.models.read import read_shape
     from subcortex.vram.plan.forms import catalogued
@@ -261,6 +262,9 @@ def _shape(name: str) -> ModelShape:
     try:
         return read_shape(name, name=short)
     except ConfigError:
+        if not Path(name).expanduser().exists() and (planned := model_at(name)) is not None:
+            # What `init` chose and nobody has fetched yet.
+            return planned.shape
         known = catalogue.named(name)
         if known is not None:
             return catalogued(known)

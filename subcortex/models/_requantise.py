@@ -165,11 +165,15 @@ def _as_gguf(tensor: Tensor, shape: ModelShape) -> Iterator[StoredTensor]:
     layer = None if tensor.layer is None else shape.layers[tensor.layer]
     for name in names:
         row = _row(name, shape, layer)
-        row = row if share % row == 0 else 1
-        rows = share // row
+        rows, biases = divmod(share, row)
+        if biases and biases <= rows and is_matrix(tensor):
+            # Biases are counted with their matrix, one a row.
+            yield StoredTensor(f"{where}{name}.bias", (biases,), "F32", 4 * biases)
+        elif biases:
+            rows, row = share, 1
         count = layer.experts.count if layer and layer.experts and "_exps" in name else 1
         sizes = (count, rows // count, row) if count > 1 and rows % count == 0 else (rows, row)
-        yield StoredTensor(f"{where}{name}.weight", sizes, "F16", 2 * share)
+        yield StoredTensor(f"{where}{name}.weight", sizes, "F16", 2 * rows * row)
 
 
 def _gguf_names(tensor: Tensor, shape: ModelShape) -> tuple[str, ...]:

@@ -322,3 +322,12 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 
     assert done.exit_code == 3
     assert str(tmp_path / "file") in done.stderr
+
+
+def test_what_init_wrote_can_be_planned_before_anything_is_fetched(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    cards = "2x RTX 3090"
+    assert invoke("init", "--gpus", cards, "--out", file).exit_code == 0
+    done = invoke("plan", "--config", file, "--gpus", cards, "--json")
+    assert done.exit_code == 0, done.stderr
+    assert {tier["name"] for tier in json.loads(done.stdout)["tiers"]} == {"fast", "deep"}

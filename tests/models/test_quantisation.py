@@ -169,3 +169,19 @@ def test_a_mixture_of_any_form_takes_what_llama_quantize_gives_each_tensor(tmp_p
     written = mixture_bytes(mixture, tensors_of(architecture, figures))
     for shape in (shape_of(model), read_shape(path)):
         assert requantised(shape, mixture).weights_bytes == pytest.approx(written, rel=0.0015)
+
+
+@pytest.mark.parametrize(
+    ("model", "mixture", "published_gb"),
+    [
+        ("qwen2.5-7b", "Q4_K_M", 4.683),
+        ("qwen2.5-14b", "Q4_K_M", 8.988),
+        ("qwen2.5-14b", "Q5_K_M", 10.509),
+        ("qwen2.5-32b", "Q4_K_M", 19.851),
+        ("llama-3.1-8b", "Q4_K_M", 4.921),
+    ],
+)
+def test_biases_beside_a_matrix_do_not_change_its_type(model: str, mixture: str, published_gb: float) -> None:
+    # Files as published hold 6 to 10 MB of vocabulary besides the tensors.
+    shape = requantised(shape_of(model), mixture)
+    assert shape.weights_bytes / 1e9 == pytest.approx(published_gb, rel=0.003)
