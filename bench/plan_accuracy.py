@@ -152,6 +152,8 @@ def main() -> None:
     )
     for key in keys:
         values = [row[key] for row in rows if key in row]
+        if not values:
+            continue
         result[key], result[f"{key}_mean"] = max(values), round(fmean(values), 3)
         result[f"{key}_spread"] = spread(values)
     inside = [part["inside_90"] for row in rows for part in row["components"].values()]

@@ -107,7 +107,7 @@ def plan_command(
     else:
         _refuse_model_options(engine=engine, context=context_tokens, tp=tp, pp=pp, quantisation=quantisation)
         config = load_config(config_file)
-        asks = _configured(config)
+        asks = _configured(config, hardware)
         own_mib = _own_mib(config) if machine.here else {}
     estimates = Estimates(hardware, _learned(config_file, needed=not models))
     if compare:
@@ -230,7 +230,7 @@ def _own_mib(config: Config) -> dict[int, float]:
     }
 
 
-def _configured(config: Config) -> list[TierAsk]:
+def _configured(config: Config, hardware: Hardware) -> list[TierAsk]:
     from subcortex.config import RemoteTier
     from subcortex.mind.foresight import last_version, recorded
     from subcortex.vram.plan.from_config import ask_from
@@ -239,9 +239,22 @@ def _configured(config: Config) -> list[TierAsk]:
     for rank, tier in enumerate(config.tiers):
         if isinstance(tier, RemoteTier):
             continue
+        there = {gpu.index for gpu in hardware.gpus}
+        if missing := sorted(set(tier.gpus or ()) - there):
+            has = f"has {', '.join(map(str, sorted(there)))}" if there else "has none"
+            raise ConfigError(
+                f"tier {tier.name!r} is to run on GPU {missing[0]}, and the machine {has}",
+                hint="Mend gpus of the tier, or name the machine with --hardware or --gpus.",
+                key="gpus",
+            )
         path = config.resolve(tier.model)
         # Starts are remembered by the model's name in the configuration.
-        shape = replace(_shape(str(path) if path.exists() else tier.model), name=tier.model)
+        try:
+            shape = replace(_shape(str(path) if path.exists() else tier.model), name=tier.model)
+        except ConfigError as error:
+            raise ConfigError(
+                f"tier {tier.name!r}: {error.message}", hint=error.hint, **{**error.details, "key": "model"}
+            ) from None
         ask = ask_from(tier, shape, rank)
         asks.append(replace(ask, setup=replace(ask.setup, version=last_version(past, tier.name))))
     if not asks:
@@ -288,9 +301,17 @@ def _asked(
     from subcortex.vram.plan import USUAL, Free, TierAsk
     from subcortex.vram.setup import LlamaCppSetup, VllmSetup
 
-    shape = _shape(name)
+    shape, model = _shape(name), name
     if quantisation:
         shape = requantised(shape, quantisation)
+        # Nobody has made it yet: what is printed must not load the model as it is.
+        model = f"<{Path(name.rstrip('/')).name} in {quantisation}>"
+    if engine == "vllm" and shape.source == "gguf":
+        raise InvalidRequest(
+            f"{name} is a GGUF file, which vLLM does not serve",
+            hint="Leave --engine out, or give the folder of the model itself.",
+            param="engine",
+        )
     if engine is None:
         engine = "llama.cpp" if shape.source == "gguf" or not hardware.gpus else "vllm"
     context = context_tokens or min(
@@ -300,11 +321,11 @@ def _asked(
         if tp or pp:
             raise click.UsageError("--tp and --pp are vLLM's; llama.cpp splits by layers, as memory allows")
         return TierAsk(
-            name, shape, LlamaCppSetup(context_tokens=context), context, concurrency, rank, model=name
+            name, shape, LlamaCppSetup(context_tokens=context), context, concurrency, rank, model=model
         )
     setup = VllmSetup(context_tokens=context, tensor_parallel_size=tp or 1, pipeline_parallel_size=pp or 1)
     free = USUAL - {Free.TENSOR_PARALLEL} if tp or pp else USUAL
-    ask = TierAsk(name, shape, setup, context, concurrency, rank, model=name, free=free)
+    ask = TierAsk(name, shape, setup, context, concurrency, rank, model=model, free=free)
     return replace(ask, sleepable=bool(hardware.gpus))
 
 

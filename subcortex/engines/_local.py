@@ -75,6 +75,8 @@ class LocalEngine(ABC):
             raise
 
     async def _start(self, progress: Progress) -> None:
+        self._boot_lines.clear()
+        self._boot_told.clear()
         progress.report("checking files")
         await self._check()
         paths.private_folder(self._config.runtime_dir)
@@ -82,9 +84,6 @@ class LocalEngine(ABC):
         self._socket = _socket_path(paths.private_folder(self._folder))
         await asyncio.to_thread(reap, self._folder)
         self._socket.unlink(missing_ok=True)
-
-        self._boot_lines.clear()
-        self._boot_told.clear()
 
         def tell(lines: list[str]) -> None:
             for line in lines:

@@ -64,6 +64,14 @@ def hardware_row(snapshot: Mapping[str, Any], at: datetime) -> tuple[str, str, s
     return timestamp(at), hashlib.sha256(text.encode()).hexdigest()[:16], text
 
 
+def readable(row: Mapping[str, Any]) -> BootRecord | None:
+    """Return the record of one row; None if it is damaged or a newer program's."""
+    try:
+        return record_of(row)
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def record_of(row: Mapping[str, Any]) -> BootRecord:
     """Return the record of one row of ``boots``."""
     values = {name: row[name] for name in row if name not in ("seq", "measured", "error")}

@@ -157,6 +157,8 @@ class Reader:
     ) -> list[BootRecord]:
         """Return starts of engines, newest first: what was predicted of each and what came.
 
+        Rows that cannot be read, being damaged or of a newer program, are left out.
+
         Raises:
             JournalError: The database cannot be read.
         """
@@ -166,7 +168,7 @@ class Reader:
         sql = f"SELECT * FROM boots WHERE {where} ORDER BY seq DESC LIMIT :limit"  # noqa: S608
         with self._lock:
             found = self._query(sql, {**given, "limit": limit})
-        return [boots.record_of(row) for row in found]
+        return [record for row in found if (record := boots.readable(row)) is not None]
 
     def hardware(self, digest: str) -> dict[str, Any] | None:
         """Return the machine that ``Journal.save_hardware`` gave this digest for; None if there is none.

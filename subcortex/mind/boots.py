@@ -161,7 +161,7 @@ class BootBook:
         host = prediction.footprint.host.total
         if asleep and prediction.footprint.asleep_host is not None:
             host = prediction.footprint.asleep_host
-        indices = prediction.gpu_indices or tuple(gpu.index for gpu in begun.gpus)
+        indices = prediction.gpu_indices
         planned = planned_by_gpu(prediction.footprint, indices, asleep=asleep)
         return Holding(tier, pids, planned, host.mean_mib, resident_mib)
 
@@ -201,7 +201,7 @@ class BootBook:
 def _visible(seen: Hardware, tier: LlamaCppTier | VllmTier, prediction: Prediction | None) -> tuple[Gpu, ...]:
     """Return the GPUs that a tier runs on, in its order."""
     by_index = {gpu.index: gpu for gpu in seen.gpus}
-    wanted = prediction.gpu_indices if prediction and prediction.gpu_indices else tier.gpus
+    wanted = prediction.gpu_indices if prediction is not None else tier.gpus
     if wanted is None:
         ranks = (
             tier.tensor_parallel_size * tier.pipeline_parallel_size if isinstance(tier, VllmTier) else None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from subcortex import hardware
-from subcortex.config import Config, RemoteTier, Tier, VllmTier
+from subcortex.config import Config, RemoteTier, Tier
 from subcortex.hardware import Gpu, Hardware
 from subcortex.journal import BootRecord, Reader
 from subcortex.mind.boots import Machine
@@ -15,9 +15,10 @@ from subcortex.vram import vllm
 from subcortex.vram.learning.boots import Prediction, boot_from, plain_version
 from subcortex.vram.learning.calibration import Calibration, calibrate
 from subcortex.vram.ledger import GpuProcess
+from subcortex.vram.plan.ask import TierAsk
 from subcortex.vram.plan.from_config import ask_from
 from subcortex.vram.plan.real import Estimates
-from subcortex.vram.setup import VllmSetup
+from subcortex.vram.setup import LlamaCppSetup, VllmSetup
 
 
 def foresight(config: Config) -> Foresight:
@@ -58,14 +59,16 @@ class Foresight:
         path = self._config.resolve(tier.model)
         shape = read_shape(path if path.exists() else tier.model, name=tier.model)
         machine = self._look()
-        gpus = _taken(machine.gpus, tier)
-        setup = ask_from(tier, shape).setup
+        ask = ask_from(tier, shape)
+        setup, gpus = ask.setup, _taken(machine.gpus, ask)
+        if gpus is None:
+            return None
         if isinstance(setup, VllmSetup):
             setup = vllm.resolved(setup, shape, gpus[0] if gpus else None)
         setup = replace(setup, version=last_version(past, tier.name))
         return Prediction(
-            footprint=Estimates(machine, learned(past)).footprint(shape, setup, gpus),
-            raw=Estimates(machine).footprint(shape, setup, gpus),
+            footprint=Estimates(machine, learned(past), mapped=False).footprint(shape, setup, gpus),
+            raw=Estimates(machine, mapped=False).footprint(shape, setup, gpus),
             setup=setup,
             architecture=shape.architecture,
             gpu_indices=tuple(gpu.index for gpu in gpus),
@@ -96,14 +99,20 @@ def _gpu_processes() -> list[GpuProcess]:
     ]
 
 
-def _taken(gpus: Sequence[Gpu], tier: Tier) -> tuple[Gpu, ...]:
-    """Return the GPUs that a tier will run on: those it names, or the first that it needs."""
+def _taken(gpus: Sequence[Gpu], ask: TierAsk) -> tuple[Gpu, ...] | None:
+    """Return the GPUs that a tier will run on: those it names, or the first that it needs.
+
+    None where they are not there; the engine will say so better.
+    """
     by_index = {gpu.index: gpu for gpu in gpus}
-    named = getattr(tier, "gpus", None)
-    seen = tuple(gpus) if named is None else tuple(by_index[index] for index in named if index in by_index)
-    if isinstance(tier, VllmTier):
-        return seen[: tier.tensor_parallel_size * tier.pipeline_parallel_size]
-    return seen
+    if ask.devices is not None and not by_index.keys() >= set(ask.devices):
+        return None
+    seen = tuple(gpus) if ask.devices is None else tuple(by_index[index] for index in ask.devices)
+    if isinstance(ask.setup, LlamaCppSetup):
+        if ask.setup.gpu_layers == 0:
+            return ()
+        return seen[ask.setup.main_gpu : ask.setup.main_gpu + 1] if ask.setup.split_mode == "none" else seen
+    return seen[: ask.setup.gpus] if len(seen) >= ask.setup.gpus or not gpus else None
 
 
 def learned(past: Iterable[BootRecord]) -> Calibration:

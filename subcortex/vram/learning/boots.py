@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from math import isfinite
 from typing import Any
 
 from subcortex.journal import BootRecord
@@ -268,18 +269,20 @@ def boot_from(record: BootRecord) -> Boot | None:
     try:
         predicted = footprint_from(stored["footprint"])
         raw = footprint_from(stored["raw"]) if stored.get("raw") else predicted
-    except (KeyError, TypeError, ValueError):
+        before = [None if mib is None else float(mib) for mib in stored.get("used_before_mib") or ()]
+        key = boot_key(record)
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
     return Boot(
         at=record.at,
-        key=boot_key(record),
+        key=key,
         model=record.model,
         predicted=predicted,
         raw=raw,
         measured=record.measured,
         architecture=record.architecture,
         setup={key: value for key, value in (record.setup or {}).items() if key != "version"},
-        used_before_mib=tuple(stored.get("used_before_mib", ())),
+        used_before_mib=tuple(before),
         outcome=record.outcome,
     )
 
@@ -307,7 +310,14 @@ def _need_json(need: DeviceNeed) -> dict[str, list[float]]:
 
 
 def _need_from(stored: Mapping[str, Any]) -> DeviceNeed:
-    return DeviceNeed({Component(name): Amount(*pair) for name, pair in stored.items()})
+    return DeviceNeed({Component(name): _amount_from(pair) for name, pair in stored.items()})
+
+
+def _amount_from(pair: Sequence[Any]) -> Amount:
+    mean, sigma = (float(value) for value in pair)
+    if not (isfinite(mean) and isfinite(sigma) and sigma >= 0):
+        raise ValueError(f"no amount of memory: {mean} ± {sigma}")
+    return Amount(mean, sigma)
 
 
 def _amount_json(amount: Amount) -> list[float]:

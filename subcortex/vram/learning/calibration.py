@@ -56,8 +56,12 @@ _ASSUMED_MODELS = 2.0
 #: Weight of the prior in the median, in boots; above one, so that a lone boot is not its own centre.
 _PRIOR_BOOTS = 1.5
 _CLIP_SIGMAS = 2.0
+#: Nor may what was cut off widen the interval without bound: a foreign program may have been in it.
+_DOUBT_SIGMAS = 4.0
 _SCATTER_CLIP_SIGMAS = 4.0
 _OTHER_SETUP_WEIGHT, _OTHER_SETUP_NOISE = 0.5, 0.5
+#: No device holds more; a figure beyond it or not finite is a damaged one.
+_MOST_MIB = 4 * 2**20
 #: Estimates closer than this share of themselves count as exact.
 _EXACT_SHARE = 0.002
 _REPEATS_NEEDED, _MODELS_NEEDED = 2, 3
@@ -229,7 +233,8 @@ class Calibration:
         pulled = [clipped(mib, centre, bound) for mib, _ in seen]
         repeat = max(self.floor_mib, spread(pulled))
         # What was cut off may have been right: it does not move the mean, and it does widen the interval.
-        doubt = max(repeat, median(abs(mib - near) for (mib, _), near in zip(seen, pulled, strict=True)))
+        cut_off = median(abs(mib - near) for (mib, _), near in zip(seen, pulled, strict=True))
+        doubt = max(repeat, min(cut_off, _DOUBT_SIGMAS * shared.sigma_mib))
         prior = shared.sigma_mib**2
         precision, sum_ = 1 / prior, shared.mean_mib / prior
         for mib, (_, same) in zip(pulled, seen, strict=True):
@@ -271,7 +276,11 @@ def similarity(key: BootKey, other: BootKey) -> float:
 def _evidence(boot: Boot) -> list[Evidence]:
     # Ranks of one boot are no independent observations: their mean counts once.
     parts: dict[tuple[Place, Component], list[tuple[Amount, float]]] = defaultdict(list)
+    if boot.outcome == "failed":
+        return []
     for residual in boot.raw_residuals:
+        if not abs(residual.measured_mib) < _MOST_MIB:
+            continue
         place: Place = "host" if residual.device == "host" else "gpu"
         need = boot.raw.host if place == "host" else _need_of(boot, residual)
         for component, share in _shares(residual, need):

@@ -13,6 +13,7 @@ from subcortex.vram.plan.fit import Fit
 from subcortex.vram.plan.seat import Mode, Seat
 from subcortex.vram.plan.states import State, load_of
 from subcortex.vram.setup import LlamaCppSetup, Setup, VllmSetup
+from subcortex.vram.vllm.kv import layout
 
 #: vLLM refuses to start unless this share of the card is free (``CacheConfig.gpu_memory_utilization``'s
 #: default, 0.26; 0.9 before), even where the pool is pinned.
@@ -21,6 +22,10 @@ VLLM_DEFAULT_UTILIZATION = 0.92
 _UTILIZATION_MARGIN = 0.01
 
 Value = str | int | float | list[int] | list[float] | list[str]
+
+
+#: vLLM's own ``--max-num-seqs``, on small cards and on large ones.
+_DEFAULT_SEQUENCES = (256, 1024)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,7 @@ def _vllm(seat: Seat, setup: VllmSetup, utilization: float | None, *, sleeps: bo
         flags += ["--kv-cache-memory-bytes", str(setup.kv_pool_bytes)]
     for flag, value in (
         ("--max-num-batched-tokens", setup.max_batched_tokens),
-        ("--max-num-seqs", setup.max_sequences),
+        ("--max-num-seqs", _most_sequences(seat, setup)),
     ):
         if value is not None:
             flags += [flag, str(value)]
@@ -105,6 +110,22 @@ def _vllm(seat: Seat, setup: VllmSetup, utilization: float | None, *, sleeps: bo
     if flags:
         keys["flags"] = flags
     return Launch(tuple(arguments + flags), environment, keys)
+
+
+def _most_sequences(seat: Seat, setup: VllmSetup) -> int | None:
+    """Return what to set ``--max-num-seqs`` to: as asked, but no more than recurrent layers have states for.
+
+    Left out, it is 256 on small cards and 1024 on large ones.
+    """
+    if setup.kv_pool_bytes is None or setup.eager or not seat.gpus:
+        return setup.max_sequences
+    limits = [layout(seat.ask.shape, setup, stage=stage) for stage in range(setup.pipeline_parallel_size)]
+    states = [most for one in limits if (most := one.max_sequences(setup.kv_pool_bytes)) is not None]
+    if setup.max_sequences is not None:
+        return min([setup.max_sequences, *states])
+    if not states or min(states) >= _DEFAULT_SEQUENCES[1]:
+        return None
+    return min(*states, _DEFAULT_SEQUENCES[0])
 
 
 def _llamacpp(seat: Seat, setup: LlamaCppSetup, gpus_here: bool) -> Launch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from subcortex.errors import SubcortexError
@@ -12,7 +12,8 @@ from subcortex.hardware.cards import card_for
 from subcortex.hardware.links import Link, slowest_link
 from subcortex.models.shape import ModelShape, Part
 from subcortex.vram import legality, llamacpp, vllm
-from subcortex.vram.footprint import Footprint
+from subcortex.vram.amount import Amount
+from subcortex.vram.footprint import Component, Footprint
 from subcortex.vram.learning.boots import BootKey, setup_json
 from subcortex.vram.learning.calibration import Calibration
 from subcortex.vram.plan import forms
@@ -20,6 +21,9 @@ from subcortex.vram.plan.alternatives import Variant
 from subcortex.vram.plan.ask import TierAsk
 from subcortex.vram.plan.estimator import Illegal, KvPool
 from subcortex.vram.setup import LlamaCppSetup, Setup, VllmSetup
+
+
+_PAGES_IN_RESERVE_MIB = 1024.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +49,16 @@ class Estimates:
     Args:
         hardware: The machine, for its links and host memory.
         calibration: What boots have taught; None for none.
+        mapped: Count the pages of mapped weights that are computed on the host: a plan wants them resident,
+            while what a start is compared with counts an engine's own memory alone.
     """
 
-    def __init__(self, hardware: Hardware, calibration: Calibration | None = None) -> None:
+    def __init__(
+        self, hardware: Hardware, calibration: Calibration | None = None, *, mapped: bool = True
+    ) -> None:
         self._hardware = hardware
         self._calibration = calibration
+        self._mapped = mapped
 
     def footprint(self, shape: ModelShape, setup: Setup, gpus: Sequence[Gpu]) -> Footprint:
         """Return what an engine takes of each GPU and of the host, corrected by boots of its kind.
@@ -63,9 +72,15 @@ class Estimates:
             found = vllm.footprint(shape, setup, ())
         else:
             found = llamacpp.footprint(shape, setup, gpus)
-        if calibration is None:
-            return found
-        return calibration.corrected(found, _key(setup, gpus), model=shape.name, setup=setup_json(setup))
+        if calibration is not None:
+            key = _key(setup, gpus)
+            found = calibration.corrected(found, key, model=shape.name, setup=setup_json(setup))
+        if isinstance(setup, LlamaCppSetup) and self._mapped:
+            # The first GiB of pages lives in what the host's budget keeps free for the page cache.
+            pages = Amount(max(0.0, llamacpp.mapped_mib(shape, setup, gpus) - _PAGES_IN_RESERVE_MIB))
+            weights = found.host.of(Component.WEIGHTS) + pages
+            found = replace(found, host=found.host.but(Component.WEIGHTS, weights))
+        return found
 
     def pools(self, shape: ModelShape, setup: Setup, gpus: Sequence[Gpu]) -> Sequence[KvPool]:
         """Return how each pipeline stage keeps keys and values."""
@@ -75,7 +90,9 @@ class Estimates:
 
     def refusals(self, shape: ModelShape, setup: Setup, gpu_count: int) -> Sequence[Illegal]:
         """Return why the engine would not take a setup."""
-        return legality.refusals(shape, setup, gpu_count=gpu_count)
+        # Without any GPU the ranks are processes on the host.
+        on_host = isinstance(setup, VllmSetup) and gpu_count == 0 and not self._hardware.gpus
+        return legality.refusals(shape, setup, gpu_count=None if on_host else gpu_count)
 
     def split(self, shape: ModelShape, setup: LlamaCppSetup, gpus: Sequence[Gpu]) -> tuple[float, ...]:
         """Return whole layers for each GPU; where not even all cards together have the room, shares of it."""

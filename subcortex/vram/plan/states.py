@@ -51,6 +51,8 @@ def grown(
     if fit(most):
         return most
     base = [1.0] * len(seats)
+    # A share of thousands of requests has to be found more finely to mean single ones.
+    steps += (int(max(most)) // 512).bit_length()
     share = _largest(lambda t: fit([1 + t * (want - 1) for want in most]), steps)
     requests = [1 + share * (want - 1) for want in most]
     for i, want in enumerate(most):

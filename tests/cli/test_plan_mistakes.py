@@ -1,0 +1,94 @@
+"""What people get wrong, and what the machine gets wrong: the plan says so and stays a plan."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from subcortex.client import Client
+from tests.cli.helpers import invoke
+from tests.conftest import ROOT, wait_for, write_config
+
+SHAPES = ROOT / "bench" / "shapes"
+
+
+def planned(*arguments: object) -> dict[str, object]:
+    done = invoke("plan", *arguments, "--json")
+    assert done.exit_code == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_weights_that_the_host_computes_have_to_be_there(tmp_path: Path) -> None:
+    done = invoke("plan", SHAPES / "deepseek-v2", "--engine", "llama.cpp", "--quantisation", "Q8_0")
+    assert done.exit_code == 5
+    assert "weights" in done.stderr
+
+
+def test_a_pin_to_a_gpu_that_is_not_there_is_named(folder: Path) -> None:
+    file = write_config(folder, deep="gpus = [7]")
+    done = invoke("plan", "--config", file, "--gpus", "2x RTX 3090")
+    assert done.exit_code == 3
+    assert "'deep' is to run on GPU 7" in done.stderr
+    assert "0, 1" in done.stderr
+
+
+def test_a_missing_model_is_named_with_its_tier(folder: Path) -> None:
+    file = write_config(folder)
+    file.write_text(file.read_text().replace("deep/deep.gguf", "deep/gone.gguf"))
+    done = invoke("plan", "--config", file)
+    assert done.exit_code == 3
+    assert "tier 'deep'" in done.stderr
+    assert "gone.gguf" in done.stderr
+
+
+def test_vllm_is_not_asked_to_serve_gguf() -> None:
+    done = invoke("plan", ROOT / "testbed" / "models" / "deep" / "deep.gguf", "--engine", "vllm")
+    assert done.exit_code == 4
+    assert "GGUF" in done.stderr
+
+
+def test_more_requests_wanted_never_means_fewer() -> None:
+    def room(wanted: int) -> float:
+        arguments = (SHAPES / "llama-3.1-8b", "--gpus", "RTX 3090", "--concurrency", wanted)
+        (tier,) = planned(*arguments)["tiers"]  # type: ignore[misc, str-bytes-safe]
+        return float(tier["requests"])  # type: ignore[index]
+
+    few, many = room(64), room(100_000)
+    assert many == pytest.approx(few, rel=0.02)
+
+
+@pytest.mark.parametrize("model", ["falcon-h1-7b", "nemotron-h-8b"])
+def test_recurrent_models_get_no_more_sequences_than_states(model: str) -> None:
+    (tier,) = planned(SHAPES / model, "--gpus", "H200")["tiers"]  # type: ignore[misc, str-bytes-safe]
+    command = tier["arguments"]  # type: ignore[index]
+    assert 0 < int(command[command.index("--max-num-seqs") + 1]) <= 256
+
+
+def test_an_imagined_quantisation_prints_no_command_that_loads_the_model_as_it_is() -> None:
+    arguments = (SHAPES / "llama-3.1-8b", "--quantisation", "awq", "--gpus", "RTX 3060")
+    done = invoke("plan", *arguments)
+    assert done.exit_code == 0
+    assert "vllm serve '<llama-3.1-8b in awq>'" in done.stdout
+
+
+def test_a_damaged_start_on_record_is_passed_over(running: Client) -> None:
+    config = running.config
+
+    def learned() -> int:
+        found = invoke("plan", "--calibration", "--json", "--config", config.source)
+        return int(json.loads(found.stdout)["starts"])
+
+    wait_for(lambda: learned() >= 2)
+    before = learned()
+    with sqlite3.connect(config.database_path, timeout=30) as database:
+        (kept,) = database.execute("SELECT predicted FROM boots WHERE tier = 'fast'").fetchone()
+        for damaged in ("{", '{"footprint": {"devices": [], "host": {"kv": [1e999, 1]}}}', "[]"):
+            database.execute("UPDATE boots SET predicted = ? WHERE tier = 'fast'", (damaged,))
+            database.commit()
+            assert learned() == before - 1
+            assert invoke("plan", "--config", config.source).exit_code == 0
+        database.execute("UPDATE boots SET predicted = ? WHERE tier = 'fast'", (kept,))
+    assert learned() == before
