@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,10 +16,12 @@ from tests.conftest import ROOT, wait_for, write_config
 SHAPES = ROOT / "bench" / "shapes"
 
 
-def planned(*arguments: object) -> dict[str, object]:
+def planned(*arguments: object) -> dict[str, Any]:
+    """Return the one tier of a plan."""
     done = invoke("plan", *arguments, "--json")
     assert done.exit_code == 0, done.stderr
-    return dict(json.loads(done.stdout))
+    (tier,) = json.loads(done.stdout)["tiers"]
+    return dict(tier)
 
 
 def test_weights_that_the_host_computes_have_to_be_there(tmp_path: Path) -> None:
@@ -53,8 +56,7 @@ def test_vllm_is_not_asked_to_serve_gguf() -> None:
 def test_more_requests_wanted_never_means_fewer() -> None:
     def room(wanted: int) -> float:
         arguments = (SHAPES / "llama-3.1-8b", "--gpus", "RTX 3090", "--concurrency", wanted)
-        (tier,) = planned(*arguments)["tiers"]  # type: ignore[misc, str-bytes-safe]
-        return float(tier["requests"])  # type: ignore[index]
+        return float(planned(*arguments)["requests"])
 
     few, many = room(64), room(100_000)
     assert many == pytest.approx(few, rel=0.02)
@@ -62,8 +64,7 @@ def test_more_requests_wanted_never_means_fewer() -> None:
 
 @pytest.mark.parametrize("model", ["falcon-h1-7b", "nemotron-h-8b"])
 def test_recurrent_models_get_no_more_sequences_than_states(model: str) -> None:
-    (tier,) = planned(SHAPES / model, "--gpus", "H200")["tiers"]  # type: ignore[misc, str-bytes-safe]
-    command = tier["arguments"]  # type: ignore[index]
+    command = planned(SHAPES / model, "--gpus", "H200")["arguments"]
     assert 0 < int(command[command.index("--max-num-seqs") + 1]) <= 256
 
 

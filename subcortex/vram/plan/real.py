@@ -22,7 +22,6 @@ from subcortex.vram.plan.ask import TierAsk
 from subcortex.vram.plan.estimator import Illegal, KvPool
 from subcortex.vram.setup import LlamaCppSetup, Setup, VllmSetup
 
-
 _PAGES_IN_RESERVE_MIB = 1024.0
 
 
