@@ -93,3 +93,25 @@ def test_a_damaged_start_on_record_is_passed_over(running: Client) -> None:
             assert invoke("plan", "--config", config.source).exit_code == 0
         database.execute("UPDATE boots SET predicted = ? WHERE tier = 'fast'", (kept,))
     assert learned() == before
+
+
+def test_a_persons_other_flags_are_passed_on(folder: Path) -> None:
+    flags = ["--block-size", "32", "--tool-call-parser=hermes", "-O3", "--max-num-seqs", "64"]
+    file = folder / "config.toml"
+    file.write_text(
+        "[subcortex]\nversion = 1\n[[tiers]]\nname = 'deep'\nengine = 'vllm'\ncontext_tokens = 8192\n"
+        f"model = '{SHAPES / 'llama-3.1-8b'}'\nflags = {json.dumps(flags)}\n"
+    )
+    command = planned("--config", file, "--gpus", "H200")["arguments"]
+    assert command[-4:] == ["--block-size", "32", "--tool-call-parser=hermes", "-O3"]
+    assert command.count("--max-num-seqs") == 1
+    assert command[command.index("--max-num-seqs") + 1] == "64"
+
+
+def test_slots_that_share_one_cache_are_told_so(folder: Path) -> None:
+    file = write_config(folder)
+    file.write_text(file.read_text().replace("context_tokens = 1024\n", ""))
+    done = json.loads(invoke("plan", "--config", file, "--json").stdout)
+    for tier in done["tiers"]:
+        assert "--kv-unified" in tier["arguments"]
+        assert "context_tokens" not in tier["config"]

@@ -46,6 +46,7 @@ class TierAsk:
         sleepable: It may be put to sleep, and then gives back most of its GPU memory.
         free: Settings that the plan may choose.
         model: What to write after ``--model``.
+        flags: What a person passes to the engine; those that the plan does not set are passed on.
     """
 
     name: str
@@ -59,6 +60,7 @@ class TierAsk:
     sleepable: bool = False
     free: frozenset[Free] = field(default=USUAL)
     model: str = ""
+    flags: tuple[str, ...] = ()
 
     @property
     def engine(self) -> str:

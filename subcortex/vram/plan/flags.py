@@ -10,6 +10,7 @@ from subcortex.vram.amount import Amount
 from subcortex.vram.footprint import Component
 from subcortex.vram.plan.budget import DRIVER_MIB, DRIVER_SHARE
 from subcortex.vram.plan.fit import Fit
+from subcortex.vram.plan.from_config import is_number
 from subcortex.vram.plan.seat import Mode, Seat
 from subcortex.vram.plan.states import State, load_of
 from subcortex.vram.setup import LlamaCppSetup, Setup, VllmSetup
@@ -24,6 +25,23 @@ _UTILIZATION_MARGIN = 0.01
 Value = str | int | float | list[int] | list[float] | list[str]
 
 
+#: Flags that a plan sets, in place of a person's.
+_VLLM_SETS = frozenset(
+    (
+        *("--max-model-len", "--tensor-parallel-size", "-tp", "--pipeline-parallel-size", "-pp"),
+        *("--gpu-memory-utilization", "--kv-cache-memory-bytes", "--kv-cache-memory"),
+        *("--max-num-batched-tokens", "--max-num-seqs", "--enforce-eager", "--enable-sleep-mode"),
+        *("--enable-expert-parallel", "--disable-custom-all-reduce"),
+    )
+)
+_LLAMACPP_SETS = frozenset(
+    (
+        *("--ctx-size", "-c", "--parallel", "-np", "--n-gpu-layers", "--gpu-layers", "-ngl"),
+        *("--split-mode", "-sm", "--tensor-split", "-ts", "--main-gpu", "-mg"),
+        *("--cache-type-k", "-ctk", "--cache-type-v", "-ctv", "--batch-size", "-b", "--ubatch-size", "-ub"),
+        *("--flash-attn", "-fa", "--kv-unified", "-kvu"),
+    )
+)
 #: vLLM's own ``--max-num-seqs``, on small cards and on large ones.
 _DEFAULT_SEQUENCES = (256, 1024)
 
@@ -105,8 +123,10 @@ def _vllm(seat: Seat, setup: VllmSetup, utilization: float | None, *, sleeps: bo
     ):
         if wanted:
             flags.append(flag)
-    if setup.kv_bytes_per_element == 1:
+    kept = _kept(seat.ask.flags, _VLLM_SETS)
+    if setup.kv_bytes_per_element == 1 and not any(word.startswith("--kv-cache-dtype") for word in kept):
         flags += ["--kv-cache-dtype", "fp8"]
+    flags += kept
     if flags:
         keys["flags"] = flags
     return Launch(tuple(arguments + flags), environment, keys)
@@ -156,9 +176,27 @@ def _llamacpp(seat: Seat, setup: LlamaCppSetup, gpus_here: bool) -> Launch:
             flags += [flag, value]
     if setup.flash_attention is not None:
         flags += ["--flash-attn", "on" if setup.flash_attention else "off"]
+    if setup.kv_unified:
+        # One cache for all slots: a length a slot would make the engine set aside one for each.
+        arguments.append("--kv-unified")
+        del keys["context_tokens"]
+    flags += _kept(seat.ask.flags, _LLAMACPP_SETS)
     if flags:
         keys["flags"] = flags
     return Launch(tuple(arguments + flags), environment, keys)
+
+
+def _kept(words: Sequence[str], ours: frozenset[str]) -> list[str]:
+    """Return a person's flags without those that the plan sets, each with its value."""
+    kept: list[str] = []
+    dropping = False
+    for word in words:
+        if word.startswith("-") and not is_number(word):
+            name = word.partition("=")[0]
+            dropping = (name.replace("_", "-") if name.startswith("--") else name) in ours
+        if not dropping:
+            kept.append(word)
+    return kept
 
 
 def _plain(share: float) -> float:

@@ -68,6 +68,7 @@ def _vllm(tier: VllmTier, shape: ModelShape, rank: int, flags: _Flags) -> TierAs
         sleepable=True,
         free=frozenset(free),
         model=tier.model,
+        flags=tuple(tier.flags),
     )
 
 
@@ -107,6 +108,7 @@ def _llamacpp(tier: LlamaCppTier, shape: ModelShape, rank: int, flags: _Flags) -
         start=tier.start,
         free=frozenset() if tier.tensor_split else frozenset({Free.SPLIT}),
         model=tier.model,
+        flags=tuple(tier.flags),
     )
 
 
@@ -153,11 +155,11 @@ def _flags(tier: LlamaCppTier | VllmTier) -> _Flags:
     words: Sequence[str] = tier.flags
     found: dict[str, str | None] = {}
     for place, word in enumerate(words):
-        if not word.startswith("-") or _is_number(word):
+        if not word.startswith("-") or is_number(word):
             continue
         name, equals, value = word.partition("=")
         after = words[place + 1] if place + 1 < len(words) else None
-        if not equals and after is not None and (not after.startswith("-") or _is_number(after)):
+        if not equals and after is not None and (not after.startswith("-") or is_number(after)):
             value, equals = after, "="
         # vLLM reads underscores as dashes.
         found["--" + name[2:].replace("_", "-") if name.startswith("--") else name] = (
@@ -166,5 +168,6 @@ def _flags(tier: LlamaCppTier | VllmTier) -> _Flags:
     return _Flags(tier.name, found)
 
 
-def _is_number(word: str) -> bool:
+def is_number(word: str) -> bool:
+    """Return whether a word that may begin with a dash is a number, not a flag."""
     return word.lstrip("-").replace(".", "", 1).isdigit()
