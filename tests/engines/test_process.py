@@ -100,7 +100,7 @@ DESERTER = """
     marked = subprocess.Popen([sys.executable, "-c", loop], start_new_session=True)
     unmarked = subprocess.Popen([sys.executable, "-c", loop], env=clean, start_new_session=True)
     same_session = subprocess.Popen([sys.executable, "-c", loop], env=clean)
-    print(marked.pid, unmarked.pid, same_session.pid, flush=True)
+    os.write(1, f"{marked.pid} {unmarked.pid} {same_session.pid}\\n".encode())
 """
 
 
