@@ -165,7 +165,11 @@ def windows_of(config: Config, style: Style, kind: str, count: int) -> list[int]
     )
     if isinstance(config.get("sliding_window_pattern"), str):
         letters = config.text("sliding_window_pattern")
-        return [window if letters[i % len(letters)] == "L" else 0 for i in range(count)] if letters else [0]
+        return (
+            [window if letters[i % len(letters)] == "L" else 0 for i in range(count)]
+            if letters
+            else [0] * count
+        )
     if style.window == "even":
         return [0 if index % 2 else window for index in range(count)]
     if style.window == "last" and pattern:

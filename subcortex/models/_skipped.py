@@ -12,6 +12,8 @@ from fnmatch import translate
 
 _PATTERN = "re:"
 _MOST_ENTRIES = 2**16
+#: Of these each is tried on every module: real lists have a dozen patterns and a few hundred names.
+_MOST_PATTERNS, _MOST_WITHIN = 32, 1024
 _MOST_LENGTH = 300
 #: Repetitions that a pattern may have; each multiplies the time by the length of a name.
 _MOST_REPEATS = 3
@@ -52,13 +54,16 @@ class Skipped:
         unread: list[str] = []
         for entry in list(entries)[:_MOST_ENTRIES]:
             if entry.startswith(_PATTERN) or "*" in entry:
-                compiled = _compiled(entry)
+                compiled = _compiled(entry) if len(patterns) < _MOST_PATTERNS else None
                 if compiled is None:
                     unread.append(entry[:80])
                 elif compiled not in patterns:
                     patterns.append(compiled)
             elif inside and entry:
-                within.append(entry)
+                if len(within) < _MOST_WITHIN:
+                    within.append(entry)
+                else:
+                    unread.append(entry[:80])
             elif "." in entry:
                 names.add(entry)
             else:

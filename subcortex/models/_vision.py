@@ -20,7 +20,7 @@ def tower(config: Config) -> int:
 
 def _weights(config: Config) -> int:
     hidden = config.integer(
-        "hidden_size", "embed_dim", "width", "d_model", "vt_hidden_size", default=0, least=0
+        "embed_dim", "hidden_size", "width", "d_model", "vt_hidden_size", default=0, least=0
     )
     layers = config.integer(
         "num_hidden_layers",
