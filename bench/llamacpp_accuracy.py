@@ -40,9 +40,9 @@ from subcortex.engines._llamacpp_memory import read_boot  # noqa: E402
 from subcortex.hardware import Gpu  # noqa: E402
 from subcortex.models.shape import ModelShape  # noqa: E402
 from subcortex.vram.footprint import Component  # noqa: E402
+from subcortex.vram.llamacpp import HOST, footprint, placement  # noqa: E402
 from subcortex.vram.llamacpp.buffers import output_bytes, run_of  # noqa: E402
 from subcortex.vram.llamacpp.devices import compute_bytes, kept_bytes, summed, weights_bytes  # noqa: E402
-from subcortex.vram.llamacpp.estimate import HOST, footprint, placement  # noqa: E402
 from subcortex.vram.setup import LlamaCppSetup  # noqa: E402
 from tests.models.synthetic import Shape  # noqa: E402
 from tests.vram.llamacpp_cases import MODELS, header, model_shape  # noqa: E402

@@ -23,6 +23,7 @@ from subcortex.hardware import Gpu
 from subcortex.models.read import read_shape
 from subcortex.vram import vllm
 from subcortex.vram.amount import Amount, total
+from subcortex.vram.driver import offered_mib
 from subcortex.vram.setup import VllmSetup
 
 _GIB = 2**30
@@ -98,7 +99,7 @@ def compared(boot: dict[str, Any], models: Path, card: Gpu, context_tokens: int)
 def _gone_before(boot: dict[str, Any], card: Gpu) -> float | None:
     """Return what was gone of the card before vLLM's first reading, GiB; None where the row does not say."""
     free = boot.get("free_at_start_gib")
-    return None if free is None else vllm.torch_total_mib(card) / _MIB_A_GIB - float(free)
+    return None if free is None else offered_mib(card) / _MIB_A_GIB - float(free)
 
 
 def _device_error(ranks: Iterable[vllm.RankEstimate], used_mib: list[float]) -> float:

@@ -89,3 +89,17 @@ def test_what_no_log_line_names_is_as_much_as_the_page_says() -> None:
     assert len(unnamed) >= 15
     assert float(found[1]) == pytest.approx(min(unnamed), abs=0.15)
     assert float(found[2]) == pytest.approx(max(unnamed), abs=0.15)
+
+
+def test_the_pages_on_memory_quote_the_boots() -> None:
+    boots = [*rows("truth.json"), *rows("heldout.json")]
+    shapes = {row["model"] for row in boots}
+    memory = (ROOT / "docs" / "memory.md").read_text("utf-8")
+    assert f"{len(boots)} boots of {len(shapes)} shapes" in memory
+    evidence = (HERE / "README.md").read_text("utf-8")
+    unnamed = re.search(r"holds ([\d.]+ to [\d.]+ GiB) more", evidence)
+    assert unnamed is not None
+    design = (ROOT / "docs" / "design" / "vram.md").read_text("utf-8")
+    assert f"{unnamed[1]} that no log line names" in design
+    withheld = round(143771 - TOTAL_GIB * 1024)
+    assert f"an H200: {withheld} of 143771" in (ROOT / "docs" / "plan.md").read_text("utf-8")

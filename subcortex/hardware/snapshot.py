@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,10 @@ def load_snapshot(file: Path) -> Hardware:
 
 def _read(file: Path) -> Any:
     try:
-        with file.open("rb") as stream:
+        # A pipe that nobody writes to would be waited for without end.
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise _no_snapshot(file, "it is no regular file")
             content = stream.read(_LARGEST_BYTES + 1)
     except OSError as error:
         raise InvalidRequest(f"cannot read {file}: {error.strerror}", hint="Name a snapshot file.") from None

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from subcortex import config as configuration
 from subcortex import drives as drive_files
 from subcortex import engines
@@ -167,8 +169,13 @@ class Subcortex:
         return tiers
 
     def ledger(self) -> Ledger:
-        """Return who holds the memory of this machine now; blocks for some milliseconds."""
-        return self.boots.ledger({tier.name: tier.state for tier in self.fleet.loads()})
+        """Return who holds the memory of this machine now, nothing if it cannot be asked; takes some ms."""
+        try:
+            return self.boots.ledger({tier.name: tier.state for tier in self.fleet.loads()})
+        except Exception:
+            # A driver in trouble must not hide the tiers, which are the other half of a status.
+            structlog.get_logger("mind").exception("no ledger")
+            return Ledger()
 
     @property
     def active(self) -> int:

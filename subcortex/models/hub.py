@@ -26,7 +26,7 @@ import platformdirs
 from subcortex.errors import ConfigError
 
 ENDPOINT = "https://huggingface.co"
-MOST_CONFIG_BYTES = 4 * 2**20
+MOST_CONFIG_BYTES = 2**20
 #: The index of DeepSeek-V3 has 9 MB; only its first figure is wanted, but it stands where it likes.
 MOST_INDEX_BYTES = 32 * 2**20
 _CHUNK_BYTES = 64 * 1024

@@ -24,7 +24,7 @@ from subcortex.models.shape import ModelShape
 
 _CONFIG = "config.json"
 #: The largest real config.json has some 100 KB.
-MOST_CONFIG_BYTES = 4 * 2**20
+MOST_CONFIG_BYTES = 2**20
 #: Brackets within brackets; real ones have five.
 _MOST_DEPTH = 100
 #: ``owner/name`` as the hub allows it.
@@ -110,7 +110,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """Return a config.json's object.
 
     Raises:
-        ConfigError: It cannot be opened, is larger than 4 MiB, is no JSON, or no object.
+        ConfigError: It cannot be opened, is larger than 1 MiB, is no JSON, or no object.
     """
     try:
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)

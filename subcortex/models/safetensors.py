@@ -131,6 +131,11 @@ def _files(folder: Path) -> list[str]:
 
 def _shards(folder: Path, names: Sequence[str], *, named: bool) -> list[Path]:
     """Return the files of these names; none may lead out of the folder or the hub's cache around it."""
+    if len(names) > _child.PARTS:
+        raise ConfigError(
+            f"{folder / _INDEX} names {len(names)} files; {_child.PARTS} are read at most",
+            file=str(folder / _INDEX),
+        )
     home = folder.resolve()
     # The hub's cache: MODEL/snapshots/REVISION/NAME are links to MODEL/blobs/HASH.
     blobs = home.parent.parent / "blobs" if home.parent.name == "snapshots" else None

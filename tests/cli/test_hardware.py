@@ -239,3 +239,11 @@ def test_any_command_can_be_given_a_machine(tmp_path):
     assert [(machine.here, loud) for machine, loud in seen] == [(True, False), (False, True), (False, False)]
     assert seen[2][0].hardware == load_snapshot(file)
     assert command.help == "Some command."
+
+
+def test_a_pipe_is_no_snapshot_and_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    done = invoke("hardware", "--hardware", pipe)
+    assert done.exit_code == 4
+    assert "no regular file" in done.stderr

@@ -244,9 +244,14 @@ def test_a_snapshot_that_is_not_there(tmp_path):
         load_snapshot(tmp_path / "none.json")
 
 
-def test_a_file_without_end_is_refused():
-    with pytest.raises(InvalidRequest, match="more than"):
+def test_a_file_without_end_is_refused(tmp_path):
+    with pytest.raises(InvalidRequest, match="no regular file"):
         load_snapshot(Path("/dev/zero"))
+    huge = tmp_path / "huge.json"
+    with huge.open("wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(InvalidRequest, match="more than"):
+        load_snapshot(huge)
 
 
 def test_a_bare_host_needs_three_libraries_to_print_a_snapshot(tmp_path):

@@ -208,3 +208,12 @@ async def test_the_ledger_holds_plans_against_cards(tmp_path: Path) -> None:
     assert (first.used_mib, second.used_mib, second.unexplained_mib) == (0.0, 1000.0, 1000.0)
     assert host.tiers == [TierShare(tier="deep", planned_mib=3000.0, taken_mib=0.0)]
     assert host.foreign_mib == 4000.0
+
+
+async def test_a_driver_in_trouble_hides_no_tier(folder: Path) -> None:
+    def trouble() -> Hardware:
+        raise RuntimeError("NVML: unknown error")
+
+    async with mind_of(folder, ScriptedEngine("models/8b"), machine=Machine(hardware=trouble)) as mind:
+        assert mind.status()
+        assert mind.ledger().devices == []

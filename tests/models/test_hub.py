@@ -163,7 +163,7 @@ def test_a_token_that_is_none_is_not_sent_and_not_shown(server, monkeypatch, tok
         ("busy/model", "HTTP 429", "later"),
         ("local/model", "could not be fetched|HTTP 307", ""),
         ("loop/model", "HTTP 307|could not be fetched", ""),
-        ("endless/model", "larger than 4 MiB", ""),
+        ("endless/model", "larger than 1 MiB", ""),
         ("short/model", "could not be fetched", "network"),
     ],
 )

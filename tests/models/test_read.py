@@ -247,7 +247,7 @@ def test_a_huge_file_is_not_read(tmp_path):
     path = tmp_path / "config.json"
     with path.open("wb") as file:
         file.truncate(200 * 2**20)
-    with pytest.raises(ConfigError, match="larger than 4 MiB"):
+    with pytest.raises(ConfigError, match="larger than 1 MiB"):
         read_shape(path)
 
 

@@ -18,8 +18,7 @@ from subcortex.errors import DoesNotFit, InvalidRequest
 from subcortex.hardware import Gpu
 from subcortex.models.shape import FullAttention, Layer, ModelShape, Recurrence
 from subcortex.vram.footprint import Component, DeviceNeed
-from subcortex.vram.llamacpp.buffers import build_number, run_of
-from subcortex.vram.llamacpp.estimate import (
+from subcortex.vram.llamacpp import (
     HOST,
     best_split,
     footprint,
@@ -30,6 +29,7 @@ from subcortex.vram.llamacpp.estimate import (
     placement,
     tensor_split_for,
 )
+from subcortex.vram.llamacpp.buffers import build_number, run_of
 from subcortex.vram.setup import LlamaCppSetup
 from tests.models.synthetic import Shape
 from tests.vram.llamacpp_cases import model_shape, shape_of

@@ -6,17 +6,14 @@
 from __future__ import annotations
 
 from subcortex.vram.llamacpp.estimate import (
-    HOST,
-    Placement,
     best_split,
     footprint,
-    layers_by_device,
     mapped_mib,
     max_gpu_layers,
-    place,
     placement,
     tensor_split_for,
 )
+from subcortex.vram.llamacpp.layers import HOST, Placement, layers_by_device, place
 
 __all__ = [
     "HOST",

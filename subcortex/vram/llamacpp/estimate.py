@@ -17,21 +17,8 @@ from subcortex.models.shape import ModelShape
 from subcortex.vram.footprint import Component, Footprint
 from subcortex.vram.llamacpp.buffers import Run, run_of
 from subcortex.vram.llamacpp.devices import Model, needs, private_bytes, summed, weights_bytes
-from subcortex.vram.llamacpp.layers import HOST, Placement, layers_by_device, place
+from subcortex.vram.llamacpp.layers import HOST, Placement, place
 from subcortex.vram.setup import LlamaCppSetup
-
-__all__ = [
-    "HOST",
-    "Placement",
-    "best_split",
-    "footprint",
-    "layers_by_device",
-    "mapped_mib",
-    "max_gpu_layers",
-    "place",
-    "placement",
-    "tensor_split_for",
-]
 
 #: The host keeps old prompts up to this much (`--cache-ram`, as our engine sets it).
 PROMPT_CACHE_MIB = 512.0

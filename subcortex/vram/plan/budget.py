@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from math import erfc, sqrt
 
 from subcortex.hardware import Gpu, Hardware
+from subcortex.vram.driver import driver_mib
 
 #: Number of the host among devices.
 HOST = -1
 
-#: The driver's share of a card: what CUDA never offers. A 3090 (24576 MiB) offers 24259, an H200 (143771 MiB)
-#: 143166; a constant and a share through both points. NVML counts it as used on some drivers, so it is the
-#: least that counts as used, not a sum with it.
-DRIVER_MIB, DRIVER_SHARE = 255.0, 0.0025
 #: Kept free of every card: fragments, and what a library takes late.
 MARGIN_MIB = 128.0
 #: Kept free of a card with a display, whose windows come and go. Assumed.
@@ -45,12 +42,6 @@ class Budget:
         return max(0.0, self.total_mib - self.used_mib - self.reserve_mib)
 
 
-def driver_mib(gpu: Gpu) -> float:
-    """Return the driver's share of a card: what it says, or what such cards were seen to withhold."""
-    estimated = DRIVER_MIB + DRIVER_SHARE * gpu.memory_total_mib
-    return max(estimated, gpu.memory_reserved_mib or 0.0)
-
-
 def gpu_budget(gpu: Gpu, own_mib: float = 0.0) -> Budget:
     """Return the budget of one GPU.
 
@@ -58,6 +49,7 @@ def gpu_budget(gpu: Gpu, own_mib: float = 0.0) -> Budget:
         gpu: As read.
         own_mib: How much of what is used is ours and will be planned anew.
     """
+    # NVML counts the driver's share as used on some drivers: it is the least that does, not a sum with it.
     used = max(driver_mib(gpu), gpu.memory_used_mib - own_mib)
     display = gpu.display_attached or gpu.display_active
     reserve = MARGIN_MIB + (DISPLAY_MIB if display else 0.0)

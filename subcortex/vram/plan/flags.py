@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from math import floor
 
 from subcortex.vram.amount import Amount
+from subcortex.vram.driver import offered_mib
 from subcortex.vram.footprint import Component
-from subcortex.vram.plan.budget import DRIVER_MIB, DRIVER_SHARE
 from subcortex.vram.plan.fit import Fit
 from subcortex.vram.plan.from_config import is_number
 from subcortex.vram.plan.seat import Mode, Seat
@@ -230,8 +230,8 @@ def _free_share(fit: Fit, place: int, state: State) -> float:
         before = need.of(Component.CONTEXT) + need.of(Component.COMMUNICATION)
         mean, variance = load.get(gpu, (0.0, 0.0))
         taken = (Amount(mean, variance**0.5) + before).at(max(0.5, book.probability))
-        seen = limit.total_mib - DRIVER_MIB - DRIVER_SHARE * limit.total_mib
-        shares.append((limit.total_mib - limit.used_mib - taken) / seen)
+        offered = offered_mib(book.gpus[gpu])
+        shares.append((limit.total_mib - limit.used_mib - taken) / offered)
     return min(shares, default=1.0)
 
 

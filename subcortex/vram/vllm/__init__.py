@@ -13,7 +13,6 @@ from subcortex.vram.vllm.estimate import (
     pool_tokens,
     pools,
     resolved,
-    torch_total_mib,
 )
 
 __all__ = [
@@ -24,5 +23,4 @@ __all__ = [
     "pool_tokens",
     "pools",
     "resolved",
-    "torch_total_mib",
 ]

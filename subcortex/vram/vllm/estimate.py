@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from subcortex.hardware import Gpu
 from subcortex.models.shape import ModelShape
 from subcortex.vram.amount import Amount, total
+from subcortex.vram.driver import offered_mib
 from subcortex.vram.footprint import Component, DeviceNeed, Footprint
 from subcortex.vram.learning.boots import BootKey, setup_json
 from subcortex.vram.learning.calibration import Calibration
@@ -26,9 +27,6 @@ _MIB = 2**20
 _LARGE_CARD_MIB = 70 * 1024
 _LARGE_BATCH, _SMALL_BATCH = (8192, 1024), (2048, 256)
 _DEFAULT_UTILIZATION = 0.9
-#: What torch sees of a card, MiB, where it was measured: NVML's total less what the driver keeps.
-_TORCH_TOTAL_MIB = {"NVIDIA H200": 139.80 * 1024}
-_DRIVER_MIB, _DRIVER_SHARE = 250.0, 0.0035
 #: Host memory of the API server with its engine core, and of each worker, MiB; 3 to 6 GiB with two workers.
 _SERVER_MIB, _WORKER_MIB = 1800.0, 1300.0
 #: ``VLLM_CPU_KVCACHE_SPACE`` is 4 GiB a rank where it is not set.
@@ -83,14 +81,6 @@ def resolved(setup: VllmSetup, shape: ModelShape, gpu: Gpu | None) -> VllmSetup:
     )
 
 
-def torch_total_mib(gpu: Gpu) -> float:
-    """Return what torch calls the card's total, of which utilisation is a share, MiB."""
-    if gpu.memory_reserved_mib is not None:
-        return gpu.memory_total_mib - gpu.memory_reserved_mib
-    known = _TORCH_TOTAL_MIB.get(gpu.name)
-    return known if known is not None else gpu.memory_total_mib * (1 - _DRIVER_SHARE) - _DRIVER_MIB
-
-
 def estimate(
     shape: ModelShape,
     setup: VllmSetup,
@@ -138,7 +128,7 @@ def _rank(
     before = overheads.context(rank) + overheads.communication(shape, setup, rank)
     aside = overheads.graphs_set_aside(shape, taken)
     share = setup.gpu_memory_utilization or _DEFAULT_UTILIZATION
-    pool = Amount(share * torch_total_mib(gpu)) - total((weights, peak, non_torch - released, aside))
+    pool = Amount(share * offered_mib(gpu)) - total((weights, peak, non_torch - released, aside))
     if setup.kv_pool_bytes is not None:
         pool = Amount(setup.kv_pool_bytes / _MIB)
     kept = overheads.cached(shape, setup, rank, peak)
