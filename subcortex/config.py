@@ -80,6 +80,32 @@ class RoutingSection(_Table):
     )
 
 
+class FleetSection(_Table):
+    """``[fleet]``: how tiers share the GPUs."""
+
+    max_wait_s: float = Field(
+        default=120.0, gt=0, description="no thought waits longer for another tier to make room"
+    )
+    gpu_limit_gib: float | None = Field(
+        default=None, gt=0, description="most that all tiers together may take of each GPU; none: all of it"
+    )
+    host_limit_gib: float | None = Field(
+        default=None, gt=0, description="most host memory that all tiers together may take; none: all of it"
+    )
+    yield_over_gib: float = Field(
+        default=2.0, gt=0, description="make way for another program that takes this much of a GPU"
+    )
+    yield_back_s: float = Field(
+        default=30.0, ge=0, description="come back once a GPU has been left alone this long"
+    )
+    look_every_s: float = Field(
+        default=10.0, gt=0, description="seconds between looks at a running engine and at the GPUs"
+    )
+    adopt_s: float = Field(
+        default=60.0, ge=0, description="how long engines outlive a killed daemon, for the next to adopt them"
+    )
+
+
 class _TierBase(_Table):
     name: str = Field(pattern=_NAME, description="what think(tier=…) calls it")
     model: str = Field(min_length=1, description="a file, a folder or a hub name")
@@ -163,6 +189,7 @@ class Config(_Table):
     journal: JournalSection = Field(default_factory=JournalSection)
     drives: DrivesSection = Field(default_factory=DrivesSection)
     routing: RoutingSection = Field(default_factory=RoutingSection)
+    fleet: FleetSection = Field(default_factory=FleetSection)
     tiers: list[Tier] = Field(min_length=1)
     source: Path | None = Field(
         default=None, exclude=True, description="set by load(); not a key of the file"

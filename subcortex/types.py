@@ -23,10 +23,21 @@ class TierState(StrEnum):
     STOPPED = "stopped"
     STARTING = "starting"
     READY = "ready"
+    DRAINING = "draining"
+    SLEEPING = "sleeping"
+    ASLEEP = "asleep"
+    WAKING = "waking"
     STOPPING = "stopping"
     BACKING_OFF = "backing_off"
     FAILED = "failed"
-    ASLEEP = "asleep"
+
+
+class Rest(StrEnum):
+    """How an engine leaves its GPU: its process ends, its weights go to host memory, or they are dropped."""
+
+    STOP = "stop"
+    SLEEP_1 = "sleep_1"
+    SLEEP_2 = "sleep_2"
 
 
 class ThoughtStatus(StrEnum):
@@ -54,6 +65,8 @@ class ThinkRequest(_Model):
         response_schema: JSON Schema that the answer must obey, enforced by the engine.
         tools, tool_choice: OpenAI's function tools, passed to the engine.
         deadline_s: Seconds from arrival within which the answer must be complete.
+        wait_s: How long the thought may wait, so that one swap serves many; a wait that is over brings its
+            tier in. None: it is wanted as soon as can be.
         priority: Higher goes first while thoughts wait.
         session: Free name that groups thoughts in the journal.
         max_tokens, temperature, seed, stop, top_p: Sampling, as in OpenAI's API.
@@ -68,6 +81,7 @@ class ThinkRequest(_Model):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     deadline_s: float | None = Field(default=None, gt=0.0)
+    wait_s: float | None = Field(default=None, ge=0.0)
     priority: int = 0
     session: str | None = None
     max_tokens: int | None = Field(default=None, gt=0)
@@ -189,6 +203,8 @@ class TierStatus(_Model):
     Args:
         load_s: Expected or measured seconds from stopped to ready.
         memory_mib: Resident host memory of the engine's process tree, MiB.
+        rest: How it went to sleep, while it sleeps.
+        waits_for: Why it is not up although thoughts wait for it, or why it must rest.
         error: Why the tier is backing off or failed; ``error_code`` is the error's stable code.
     """
 
@@ -206,6 +222,8 @@ class TierStatus(_Model):
     load_s: float | None = None
     progress: str | None = None
     memory_mib: float | None = None
+    rest: Rest | None = None
+    waits_for: str | None = None
     engine_version: str | None = None
     error: str | None = None
     error_code: str | None = None

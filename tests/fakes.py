@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime, timedelta
 
-from subcortex.engines.protocol import Delta, GenerateRequest, ProcessInfo, Progress
+from subcortex.engines.protocol import Canary, Delta, GenerateRequest, ProcessInfo, Progress
 from subcortex.errors import SubcortexError
-from subcortex.types import BootFigures, Usage
+from subcortex.types import BootFigures, Rest, Usage
 
 
 class FakeClock:
@@ -44,6 +44,17 @@ class ScriptedEngine:
         self.requests: list[GenerateRequest] = []
         self.closed_early = 0
         self.is_healthy = True
+        self.can_rest = frozenset({Rest.STOP})
+        self.slept: list[Rest] = []
+        self.woken = 0
+        self.may_sleep, self.may_wake = asyncio.Event(), asyncio.Event()
+        self.may_sleep.set()
+        self.may_wake.set()
+        self.sleep_error: SubcortexError | None = None
+        self.wake_error: SubcortexError | None = None
+        self.canaries: list[Canary] = []
+        self.beats: int | None = None
+        self.shrinks: list[str] = []
         self.figures: BootFigures | None = None
         self.script: Callable[[GenerateRequest], AsyncGenerator[Delta, None]] = _echo
 
@@ -59,6 +70,34 @@ class ScriptedEngine:
         outcome = self.starts.pop(0) if self.starts else None
         if outcome is not None:
             raise outcome
+
+    async def adopt(self, progress: Progress) -> bool:
+        return False
+
+    @property
+    def rests(self) -> frozenset[Rest]:
+        return self.can_rest
+
+    async def sleep(self, rest: Rest) -> None:
+        await self.may_sleep.wait()
+        self.slept.append(rest)
+        if self.sleep_error is not None:
+            raise self.sleep_error
+
+    async def wake(self) -> None:
+        await self.may_wake.wait()
+        self.woken += 1
+        if self.wake_error is not None:
+            raise self.wake_error
+
+    async def canary(self) -> Canary | None:
+        return self.canaries.pop(0) if self.canaries else None
+
+    async def beat(self) -> int | None:
+        return self.beats
+
+    def shrink(self) -> str | None:
+        return self.shrinks.pop(0) if self.shrinks else None
 
     def boot_figures(self) -> BootFigures | None:
         return self.figures

@@ -135,6 +135,14 @@ def test_search_order(tmp_path, monkeypatch):
 
 def test_the_schema_has_every_section_and_no_inner_field():
     schema = config.json_schema()
-    assert set(schema["properties"]) == {"subcortex", "daemon", "journal", "drives", "routing", "tiers"}
+    assert set(schema["properties"]) == {
+        "subcortex",
+        "daemon",
+        "journal",
+        "drives",
+        "routing",
+        "fleet",
+        "tiers",
+    }
     assert schema["additionalProperties"] is False
     json.dumps(schema)

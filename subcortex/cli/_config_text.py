@@ -15,12 +15,13 @@ from subcortex import config
 from subcortex.cli._starter import Starter, TierPlan
 
 _WIDTH = 100
-_SECTIONS = ("daemon", "journal", "drives", "routing")
+_SECTIONS = ("daemon", "journal", "drives", "routing", "fleet")
 _ABOUT = {
     "daemon": "The process that owns the engines.",
     "journal": "What is written down, and how safely.",
     "drives": "Where the drives are defined.",
     "routing": "How readily a thought goes deep.",
+    "fleet": "How tiers share the GPUs.",
 }
 #: What an unset key looks like when it is set; keys with a default show that instead.
 _EXAMPLES: dict[str, Any] = {
@@ -30,7 +31,9 @@ _EXAMPLES: dict[str, Any] = {
     "redact": ["secret-[0-9]+"],
     "context_tokens": 8192,
     "gpus": [0, 1],
-    "env": {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+    "env": {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"    "gpu_limit_gib": 20.0,
+    "host_limit_gib": 48.0,
+},
     "flags": [],
     "executable": "/usr/local/bin/llama-server",
     "threads": 4,

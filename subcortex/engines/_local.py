@@ -18,10 +18,10 @@ from subcortex import paths
 from subcortex.config import Config, LlamaCppTier, RemoteTier, VllmTier
 from subcortex.engines.enginelog import inert
 from subcortex.engines.process import EngineProcess, reap
-from subcortex.engines.protocol import Delta, GenerateRequest, ProcessInfo, Progress
+from subcortex.engines.protocol import Canary, Delta, GenerateRequest, ProcessInfo, Progress
 from subcortex.engines.wire import Wire
 from subcortex.errors import EngineFailed, SubcortexError
-from subcortex.types import BootFigures
+from subcortex.types import BootFigures, Rest
 
 #: A Unix socket's address has 108 bytes; some servers append to it while they bind.
 _SOCKET_PATH_BYTES = 100
@@ -120,6 +120,36 @@ class LocalEngine(ABC):
             ) from None
         self._process.log.unhook()
         progress.report("ready")
+
+    async def adopt(self, progress: Progress) -> bool:
+        """See ``Engine.adopt``."""
+        del progress
+        return False
+
+    @property
+    def rests(self) -> frozenset[Rest]:
+        """See ``Engine.rests``."""
+        return frozenset({Rest.STOP})
+
+    async def sleep(self, rest: Rest) -> None:
+        """See ``Engine.sleep``."""
+        raise EngineFailed(f"{self.kind} serving {self.model} knows no {rest}")
+
+    async def wake(self) -> None:
+        """See ``Engine.wake``."""
+        raise EngineFailed(f"{self.kind} serving {self.model} does not sleep")
+
+    async def canary(self) -> Canary | None:
+        """See ``Engine.canary``."""
+        return None
+
+    async def beat(self) -> int | None:
+        """See ``Engine.beat``."""
+        return None
+
+    def shrink(self) -> str | None:
+        """See ``Engine.shrink``."""
+        return None
 
     def boot_figures(self) -> BootFigures | None:
         """Return what the last start's log said of its memory; see ``Engine.boot_figures``."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from subcortex.types import BootFigures, Message, ToolCall, Usage
+from subcortex.types import BootFigures, Message, Rest, ToolCall, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,19 @@ class ProcessInfo:
 
     pid: int
     start_time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """What an engine says to a fixed prompt at temperature 0: tokens, and the log-probability of each.
+
+    Args:
+        runners_up: Log-probability of the second best token at each place, where the engine tells.
+    """
+
+    tokens: tuple[str, ...]
+    logprobs: tuple[float, ...]
+    runners_up: tuple[float | None, ...] = ()
 
 
 @dataclass(slots=True)
@@ -87,6 +100,57 @@ class Engine(Protocol):
             EngineFailed: It exited or did not get ready in time; carries the end of its log.
             DoesNotFit: Its log says that memory ran out; carries the figures it gave.
             ConfigError: Its files or interpreter are not there.
+        """
+        ...
+
+    async def adopt(self, progress: Progress) -> bool:
+        """Take over what a former daemon left running; False if nothing of it answers rightly.
+
+        After False whatever was left is gone, and ``start`` may be called. After True it is as if ``start``
+        had returned.
+        """
+        ...
+
+    @property
+    def rests(self) -> frozenset[Rest]:
+        """How it can leave its GPU: ``STOP``, and sleep where that was switched on at its start."""
+        ...
+
+    async def sleep(self, rest: Rest) -> None:
+        """Give the GPU's memory back and keep the process; returns once the engine says that it sleeps.
+
+        No request may be at work. Not for ``Rest.STOP``.
+
+        Raises:
+            EngineFailed: It would not, or not in time; only a stop helps then.
+        """
+        ...
+
+    async def wake(self) -> None:
+        """Undo ``sleep``; returns once the engine says that it is awake.
+
+        Raises:
+            EngineFailed: It would not, or not in time.
+            DoesNotFit: The memory is not there.
+        """
+        ...
+
+    async def canary(self) -> Canary | None:
+        """Return its answer to a fixed prompt; None if this engine tells no log-probabilities.
+
+        Raises:
+            EngineFailed: It does not answer.
+        """
+        ...
+
+    async def beat(self) -> int | None:
+        """Return a count that grows as long as it works on requests (its steps); None if it tells none."""
+        ...
+
+    def shrink(self) -> str | None:
+        """Have the next start ask for less of what the config leaves open; say what, None if nothing is.
+
+        Undone by a start that succeeds.
         """
         ...
 

@@ -12,10 +12,10 @@ import aiohttp
 
 from subcortex.config import Config, RemoteTier
 from subcortex.engines._refusals import refusal
-from subcortex.engines.protocol import Delta, GenerateRequest, ProcessInfo, Progress
+from subcortex.engines.protocol import Canary, Delta, GenerateRequest, ProcessInfo, Progress
 from subcortex.engines.wire import Wire, connect_words
 from subcortex.errors import ConfigError, EngineFailed
-from subcortex.types import BootFigures
+from subcortex.types import BootFigures, Rest
 
 _NAMES_SHOWN = 8
 
@@ -80,6 +80,36 @@ class RemoteEngine:
             )
         self._version = await self._asked_version()
         progress.report("ready")
+
+    async def adopt(self, progress: Progress) -> bool:
+        """See ``Engine.adopt``."""
+        del progress
+        return False
+
+    @property
+    def rests(self) -> frozenset[Rest]:
+        """See ``Engine.rests``."""
+        return frozenset({Rest.STOP})
+
+    async def sleep(self, rest: Rest) -> None:
+        """See ``Engine.sleep``."""
+        raise EngineFailed(f"{self.kind} serving {self.model} knows no {rest}")
+
+    async def wake(self) -> None:
+        """See ``Engine.wake``."""
+        raise EngineFailed(f"{self.kind} serving {self.model} does not sleep")
+
+    async def canary(self) -> Canary | None:
+        """See ``Engine.canary``."""
+        return None
+
+    async def beat(self) -> int | None:
+        """See ``Engine.beat``."""
+        return None
+
+    def shrink(self) -> str | None:
+        """See ``Engine.shrink``."""
+        return None
 
     def boot_figures(self) -> BootFigures | None:
         """None: its memory is not ours to know."""

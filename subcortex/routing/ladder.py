@@ -17,7 +17,10 @@ LONGEST_S = 1e7
 LOAD_SHARE: dict[TierState, float] = {
     TierState.READY: 0.0,
     TierState.STARTING: 0.5,
+    TierState.WAKING: 0.1,
     TierState.ASLEEP: 0.25,
+    TierState.DRAINING: 0.25,
+    TierState.SLEEPING: 0.5,
     TierState.STOPPED: 1.0,
     TierState.STOPPING: 1.0,
     TierState.BACKING_OFF: 1.0,
