@@ -37,7 +37,7 @@ _WINDOW_PATTERNS = {
 }
 _MOST_LAYERS, _MOST_SIZE = 4096, 2**31
 _BLOCK = re.compile(r"^blk\.(\d+)\.(.+?)(?:\.weight|\.bias)?$")
-_KEEPS_TOKENS = ("attn_k", "attn_qkv", "attn_kv_a_mqa", "attn_k_b")
+_KEEPS_A_STATE = ("ssm_", "shortconv", "time_mix")
 
 
 def shape_of_gguf(path: Path, name: str | None = None) -> ModelShape:
@@ -89,10 +89,10 @@ def from_gguf(file: GgufFile, name: str) -> ModelShape:
 
 def _layer(reader: _Keys, index: int, hidden: int, names: set[str]) -> Layer:
     kept: list[Attention] = []
-    if not names or any(name.startswith(_KEEPS_TOKENS) for name in names):
+    if not names or _keeps_tokens(names):
         kept.append(_attention(reader, index, hidden))
-    if any(name.startswith(("ssm_", "shortconv", "time_mix")) for name in names):
-        kept.append(_recurrence(reader, hidden, shortconv=any(n.startswith("shortconv") for n in names)))
+    if any(name.startswith(_KEEPS_A_STATE) for name in names):
+        kept.append(_recurrence(reader, index, hidden, names))
     experts = None
     if any(name.startswith("ffn_") and name.endswith("_exps") for name in names):
         wide = reader.size("expert_feed_forward_length", 0) or reader.at("feed_forward_length", index, 1)
@@ -103,17 +103,31 @@ def _layer(reader: _Keys, index: int, hidden: int, names: set[str]) -> Layer:
     return Layer(tuple(kept), dense, experts, gated=experts is not None or not names or "ffn_gate" in names)
 
 
+def _keeps_tokens(names: set[str]) -> bool:
+    """Tell whether a layer with these tensors keeps keys and values of every token.
+
+    Linear attention projects by tensors of the same names: a gated delta net by ``attn_qkv``, without an
+    ``attn_output`` of its own (Qwen3-Next), Kimi's by ``attn_k`` with a convolution for each of the three.
+    """
+    if "ssm_conv1d_q" in names:
+        return False
+    if any(name.startswith("attn_k") and not name.endswith("norm") for name in names):
+        return True
+    recurrent = any(name.startswith(_KEEPS_A_STATE) for name in names)
+    return "attn_qkv" in names and ("attn_output" in names or not recurrent)
+
+
 def _attention(reader: _Keys, index: int, hidden: int) -> Attention:
     heads = reader.at("attention.head_count", index)
     kv_heads = reader.at("attention.head_count_kv", index, heads) or heads
     rank = reader.size("attention.kv_lora_rank", 0)
     each = hidden // heads if heads else 0
-    if rank:
+    whole, latent_value = (reader.size(f"attention.{part}_length_mla", 0) for part in ("key", "value"))
+    # Files of before these keys, and families that llama.cpp does not compress, keep whole heads.
+    if rank and whole and latent_value:
         rope = reader.size("rope.dimension_count")
-        whole = reader.size("attention.key_length_mla", 0) or reader.size("attention.key_length", each)
-        value = reader.size("attention.value_length_mla", 0) or reader.size("attention.value_length", each)
         queries = reader.size("attention.q_lora_rank", 0) or None
-        return LatentAttention(heads, rank, rope, max(0, whole - rope), value, queries)
+        return LatentAttention(heads, rank, rope, max(0, whole - rope), latent_value, queries)
     key = reader.size("attention.key_length", each)
     value = reader.size("attention.value_length", each)
     window = reader.size("attention.sliding_window", 0)
@@ -122,15 +136,24 @@ def _attention(reader: _Keys, index: int, hidden: int) -> Attention:
     return FullAttention(heads, kv_heads, key, value)
 
 
-def _recurrence(reader: _Keys, hidden: int, *, shortconv: bool) -> Recurrence:
+def _recurrence(reader: _Keys, index: int, hidden: int, names: set[str]) -> Recurrence:
     """Return the state of a sequence as llama.cpp keeps it, in float32 (``llama-hparams.cpp``)."""
-    if shortconv:
+    if any(name.startswith("time_mix") for name in names):
+        shifted = reader.size("token_shift_count", 2) * hidden
+        return Recurrence(hidden * reader.size("wkv.head_size"), shifted, 4, 4, "rwkv")
+    if any(name.startswith("shortconv") for name in names):
         kernel = reader.size("shortconv.l_cache")
-        return Recurrence(0, (kernel - 1) * hidden, 4, 4, "short_conv")
-    kernel, inner = reader.size("ssm.conv_kernel"), reader.size("ssm.inner_size")
-    state, groups = reader.size("ssm.state_size"), reader.size("ssm.group_count", 0)
-    convolved = max(0, kernel - 1) * (inner + 2 * groups * state)
-    return Recurrence(state * inner, convolved, 4, 4, "mamba2" if groups else "mamba")
+        return Recurrence(0, max(0, kernel - 1) * hidden, 4, 4, "short_conv")
+    taps = max(0, reader.size("ssm.conv_kernel") - 1)
+    if "ssm_conv1d_q" in names:
+        size, heads = reader.size("kda.head_dim"), reader.at("attention.head_count", index)
+        return Recurrence(heads * size * size, 3 * taps * heads * size, 4, 4, "kimi_delta")
+    inner, state = reader.size("ssm.inner_size"), reader.size("ssm.state_size")
+    groups = reader.size("ssm.group_count", 0)
+    family = "mamba2" if groups else "mamba"
+    if names & {"ssm_ba", "ssm_beta", "ssm_alpha"}:
+        family = "gated_delta_net"
+    return Recurrence(state * inner, taps * (inner + 2 * groups * state), 4, 4, family)
 
 
 def _tensor(stored: StoredTensor) -> Tensor:
