@@ -246,6 +246,8 @@ def _ledger_lines(ledger: Ledger) -> list[str]:
         note = f"of {_mib(device.total_mib)}"
         if round(device.plannable_mib) != round(device.free_mib):
             note += f", {_mib(device.plannable_mib)} to plan with"
+        if device.reserve_mib:
+            note += f", {_mib(device.reserve_mib)} kept free"
         device_rows.append(["free", "", _mib(device.free_mib), "", note])
         rows += [[name if not place else "", *row] for place, row in enumerate(device_rows)]
     header = ("DEVICE", "HOLDER", "PLANNED", "TAKEN", "DIFFERENCE", "")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from subcortex.hardware import Gpu
 from subcortex.types import DeviceLedger, ForeignProcess, Ledger, TierShare
 from subcortex.vram.footprint import Footprint
+from subcortex.vram.plan.budget import HOST_MIB, gpu_budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,28 +84,22 @@ def ledger(
     processes: Sequence[GpuProcess],
     holdings: Sequence[Holding],
     host: HostMemory,
-    *,
-    reserve_mib: Mapping[int, float] | None = None,
-    host_reserve_mib: float = 0.0,
 ) -> Ledger:
     """Return who holds what: GPU by GPU, then host memory.
+
+    What is kept free is what the plan keeps free (``plan.budget``).
 
     Args:
         gpus: With their memory in use now.
         processes: All that hold memory of any of them.
         holdings: A tier each.
         host: Host memory now.
-        reserve_mib: By GPU index, not to be planned with (a display, a margin).
-        host_reserve_mib: The same of host memory.
     """
-    reserves = reserve_mib or {}
-    cards = [_card(gpu, processes, holdings, reserves.get(gpu.index, 0.0)) for gpu in gpus]
-    return Ledger(devices=[*cards, _host(host, holdings, host_reserve_mib)])
+    cards = [_card(gpu, processes, holdings) for gpu in gpus]
+    return Ledger(devices=[*cards, _host(host, holdings)])
 
 
-def _card(
-    gpu: Gpu, processes: Sequence[GpuProcess], holdings: Sequence[Holding], reserve_mib: float
-) -> DeviceLedger:
+def _card(gpu: Gpu, processes: Sequence[GpuProcess], holdings: Sequence[Holding]) -> DeviceLedger:
     here = [process for process in processes if process.gpu_index == gpu.index]
     shares, ours, hidden = [], set[int](), []
     for holding in holdings:
@@ -127,7 +122,7 @@ def _card(
     known_mib = sum(share.taken_mib or 0.0 for share in shares)
     unexplained_mib = gpu.memory_used_mib - foreign_mib - known_mib
     unexplained_mib -= _assume(hidden, unexplained_mib)
-    free_mib = gpu.memory_total_mib - gpu.memory_used_mib
+    budget = gpu_budget(gpu)
     return DeviceLedger(
         name=gpu.name,
         gpu_index=gpu.index,
@@ -140,8 +135,8 @@ def _card(
         ],
         foreign_mib=foreign_mib,
         unexplained_mib=unexplained_mib,
-        reserve_mib=reserve_mib,
-        plannable_mib=_plannable(free_mib, shares, holdings, reserve_mib),
+        reserve_mib=budget.reserve_mib,
+        plannable_mib=_plannable(budget.mib, shares, holdings),
     )
 
 
@@ -159,7 +154,7 @@ def _assume(hidden: Sequence[TierShare], pool_mib: float) -> float:
     return given_mib
 
 
-def _host(host: HostMemory, holdings: Sequence[Holding], reserve_mib: float) -> DeviceLedger:
+def _host(host: HostMemory, holdings: Sequence[Holding]) -> DeviceLedger:
     used_mib = host.total_mib - host.available_mib
     shares = [
         TierShare(
@@ -180,19 +175,17 @@ def _host(host: HostMemory, holdings: Sequence[Holding], reserve_mib: float) -> 
         foreign_mib=foreign_mib,
         # Below zero: pages that several of ours share, or that the system could drop (mapped weights).
         unexplained_mib=used_mib - taken_mib - foreign_mib,
-        reserve_mib=reserve_mib,
-        plannable_mib=_plannable(host.available_mib, shares, holdings, reserve_mib),
+        reserve_mib=HOST_MIB,
+        plannable_mib=_plannable(host.available_mib - HOST_MIB, shares, holdings),
     )
 
 
-def _plannable(
-    free_mib: float, shares: Sequence[TierShare], holdings: Sequence[Holding], reserve_mib: float
-) -> float:
-    """Return what another engine may be given: free, less the reserve and what running tiers grow to."""
+def _plannable(budget_mib: float, shares: Sequence[TierShare], holdings: Sequence[Holding]) -> float:
+    """Return what another engine may be given: the budget, less what running tiers may yet grow to."""
     running = {holding.tier for holding in holdings if holding.running}
     growth_mib = sum(
         max(0.0, share.planned_mib - (share.taken_mib or 0.0))
         for share in shares
         if share.tier in running and share.planned_mib is not None
     )
-    return max(0.0, free_mib - reserve_mib - growth_mib)
+    return max(0.0, budget_mib - growth_mib)

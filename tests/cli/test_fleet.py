@@ -77,6 +77,7 @@ def test_the_ledger_is_a_table_that_fits_two_cards():
                 ],
                 foreign_mib=700,
                 unexplained_mib=300,
+                reserve_mib=640,
                 plannable_mib=1000,
             ),
             DeviceLedger(name="GTX 1060", gpu_index=1, total_mib=3072, used_mib=0, plannable_mib=3072),
@@ -91,7 +92,7 @@ def test_the_ledger_is_a_table_that_fits_two_cards():
         "␛[31mgame (99) 700 MiB",
         "process (98) ?",
         "unexplained 300 MiB",
-        "free 1.2 GiB of 8.0 GiB, 1000 MiB to plan with",
+        "free 1.2 GiB of 8.0 GiB, 1000 MiB to plan with, 640 MiB kept free",
         "GPU 1 GTX 1060 free 3.0 GiB of 3.0 GiB",
     ]
     assert _ledger_lines(Ledger()) == []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from subcortex.cli.fleet import _ledger_lines
 from subcortex.config import Config, Tier, parse
 from subcortex.errors import DoesNotFit, SubcortexError
 from subcortex.hardware import Gpu, Hardware
@@ -208,6 +209,26 @@ async def test_the_ledger_holds_plans_against_cards(tmp_path: Path) -> None:
     assert (first.used_mib, second.used_mib, second.unexplained_mib) == (0.0, 1000.0, 1000.0)
     assert host.tiers == [TierShare(tier="deep", planned_mib=3000.0, taken_mib=0.0)]
     assert host.foreign_mib == 4000.0
+
+
+async def test_the_ledger_and_ps_keep_free_what_the_plan_does(tmp_path: Path) -> None:
+    desktop = CARDS[1].model_copy(update={"display_active": True})
+    machine = Machine(lambda: SEEN.model_copy(update={"gpus": (CARDS[0], desktop)}))
+    async with mind_of(tmp_path, ScriptedEngine("models/8b"), machine=machine) as mind:
+        found = mind.ledger()
+    assert [device.reserve_mib for device in found.devices] == [128.0, 640.0, 2048.0]
+    # Of the first card the driver takes 255 MiB and 0.25 %, of the second others take more than that.
+    assert [round(device.plannable_mib, 1) for device in found.devices] == [
+        143028.6,
+        142131.0,
+        57952.0,
+    ]
+    notes = [" ".join(line.split()) for line in _ledger_lines(found) if "free" in line.split()]
+    assert notes == [
+        "GPU 0 NVIDIA H200 free 140.4 GiB of 140.4 GiB, 139.7 GiB to plan with, 128 MiB kept free",
+        "free 139.4 GiB of 140.4 GiB, 138.8 GiB to plan with, 640 MiB kept free",
+        "free 58.6 GiB of 62.5 GiB, 56.6 GiB to plan with, 2.0 GiB kept free",
+    ]
 
 
 async def test_a_driver_in_trouble_hides_no_tier(folder: Path) -> None:

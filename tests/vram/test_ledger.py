@@ -6,22 +6,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subcortex.hardware import Gpu
+from subcortex.hardware import Gpu, Hardware
 from subcortex.types import DeviceLedger, ForeignProcess, TierShare
 from subcortex.vram.amount import Amount
 from subcortex.vram.footprint import Component, DeviceNeed, Footprint
 from subcortex.vram.ledger import GpuProcess, Holding, HostMemory, ledger, planned_by_gpu
+from subcortex.vram.plan.budget import HOST as HOST_DEVICE
+from subcortex.vram.plan.budget import budgets
 
 HOST = HostMemory(total_mib=64000.0, available_mib=48000.0)
 
 
-def card(index: int = 0, used: float = 20000.0, total: float = 24000.0) -> Gpu:
-    return Gpu(index=index, name="RTX 3090", memory_total_mib=total, memory_used_mib=used)
+def card(index: int = 0, used: float = 20000.0, total: float = 24000.0, *, display: bool = False) -> Gpu:
+    return Gpu(
+        index=index,
+        name="RTX 3090",
+        memory_total_mib=total,
+        memory_used_mib=used,
+        display_attached=display,
+    )
 
 
-def on_card(gpu: Gpu, processes: list[GpuProcess], holdings: list[Holding], **reserve: float) -> DeviceLedger:
-    reserves = {gpu.index: reserve["reserve"]} if reserve else {}
-    found = ledger([gpu], processes, holdings, HOST, reserve_mib=reserves)
+def on_card(gpu: Gpu, processes: list[GpuProcess], holdings: list[Holding]) -> DeviceLedger:
+    found = ledger([gpu], processes, holdings, HOST)
     assert [device.gpu_index for device in found.devices] == [gpu.index, None]
     return found.devices[0]
 
@@ -42,7 +49,7 @@ def test_a_card_with_two_tiers_and_a_game() -> None:
     fast = Holding("fast", frozenset({10, 11}), {0: 7000.0})
     deep = Holding("deep", frozenset({20}), {0: 8800.0, 1: 8800.0})
     lazy = Holding("lazy", planned_mib={0: 4000.0})
-    device = on_card(card(used=19500.0), processes, [fast, deep, lazy], reserve=1000.0)
+    device = on_card(card(used=19500.0, display=True), processes, [fast, deep, lazy])
     assert device.tiers == [
         TierShare(tier="fast", planned_mib=7000.0, taken_mib=6500.0),
         TierShare(tier="deep", planned_mib=8800.0, taken_mib=9000.0),
@@ -52,7 +59,8 @@ def test_a_card_with_two_tiers_and_a_game() -> None:
     assert device.foreign == [ForeignProcess(pid=99, name="game", mib=3500.0)]
     assert (device.foreign_mib, device.unexplained_mib, device.free_mib) == (3500.0, 500.0, 4500.0)
     # What fast has yet to take is spoken for; lazy's plan is not, since it does not run.
-    assert device.plannable_mib == 4500.0 - 1000.0 - 500.0
+    assert device.reserve_mib == 128.0 + 512.0
+    assert device.plannable_mib == 4500.0 - 640.0 - 500.0
 
 
 def test_in_a_container_what_cannot_be_seen_is_ours_up_to_the_plan() -> None:
@@ -74,7 +82,7 @@ def test_a_driver_that_hides_how_much_leaves_it_to_the_plans_in_proportion() -> 
     assert [(share.taken_mib, share.assumed) for share in device.tiers] == [(1000.0, True), (3000.0, True)]
     assert device.foreign == [ForeignProcess(pid=30, name="python", mib=None)]
     assert device.unexplained_mib == 0.0
-    assert device.plannable_mib == 20000.0 - 1000.0 - 3000.0
+    assert device.plannable_mib == 20000.0 - 128.0 - 1000.0 - 3000.0
 
 
 def test_a_hidden_tier_without_a_plan_is_unknown_not_nothing() -> None:
@@ -90,14 +98,15 @@ def test_host_memory_without_any_gpu() -> None:
         Holding("deep", frozenset({20, 21}), resident_mib=5000.0),
         Holding("off"),
     ]
-    (host,) = ledger([], [], holdings, HOST, host_reserve_mib=1024.0).devices
+    (host,) = ledger([], [], holdings, HOST).devices
     assert (host.name, host.gpu_index, host.used_mib) == ("host memory", None, 16000.0)
     assert host.tiers == [
         TierShare(tier="fast", planned_mib=300.0, taken_mib=250.0),
         TierShare(tier="deep", taken_mib=5000.0),
     ]
     assert (host.foreign_mib, host.unexplained_mib) == (10750.0, 0.0)
-    assert host.plannable_mib == 48000.0 - 1024.0 - 50.0
+    assert host.reserve_mib == 2048.0
+    assert host.plannable_mib == 48000.0 - 2048.0 - 50.0
 
 
 def test_shared_pages_show_as_less_than_nothing_unexplained() -> None:
@@ -161,15 +170,30 @@ def disjoint(found: list[Holding]) -> list[Holding]:
     return apart
 
 
-@given(processes, holdings, st.lists(mib, min_size=1, max_size=3), mib)
+@given(processes, holdings, st.lists(mib, min_size=1, max_size=3), st.booleans())
 def test_the_parts_sum_to_the_total_and_nothing_is_promised_twice(
-    seen: list[GpuProcess], tiers: list[Holding], used: list[float], reserve: float
+    seen: list[GpuProcess], tiers: list[Holding], used: list[float], display: bool
 ) -> None:
-    cards = [card(index, used=mib, total=30000.0) for index, mib in enumerate(used)]
-    found = ledger(cards, seen, disjoint(tiers), HOST, reserve_mib=dict.fromkeys(range(3), reserve))
+    cards = [card(index, used=mib, total=30000.0, display=display) for index, mib in enumerate(used)]
+    found = ledger(cards, seen, disjoint(tiers), HOST)
     for device in found.devices:
         assert parts(device) == pytest.approx(device.total_mib)
         assert 0 <= device.plannable_mib <= device.free_mib
         assert all((share.taken_mib or 0.0) >= 0 for share in device.tiers)
         for share in device.tiers:
             assert not share.assumed or (share.taken_mib or 0.0) <= (share.planned_mib or 0.0) + 1e-6
+
+
+@given(mib, st.none() | st.integers(0, 2000).map(float), st.none() | st.booleans(), mib)
+def test_a_machine_that_runs_nothing_of_ours_is_left_as_the_plan_sees_it(
+    used: float, driver: float | None, display: bool | None, free: float
+) -> None:
+    gpu = card(used=used, total=30000.0).model_copy(
+        update={"memory_reserved_mib": driver, "display_attached": display}
+    )
+    seen = Hardware(gpus=(gpu,), host_memory_total_mib=64000.0, host_memory_available_mib=free, cores=8)
+    found = ledger(seen.gpus, [], [Holding("off", planned_mib={0: 5000.0})], HostMemory(64000.0, free))
+    limits = budgets(seen)
+    for device, limit in zip(found.devices, (limits[0], limits[HOST_DEVICE]), strict=True):
+        assert device.reserve_mib == limit.reserve_mib
+        assert device.plannable_mib == pytest.approx(limit.mib)
