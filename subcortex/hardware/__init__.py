@@ -14,13 +14,24 @@ from subcortex.hardware.links import (
     nominal_link,
     slowest_link,
 )
-from subcortex.hardware.model import Gpu, GpuPair, GpuProcess, Hardware, Host, Interpreter, TorchDevice
+from subcortex.hardware.model import (
+    MOST_GPUS,
+    Gpu,
+    GpuPair,
+    GpuProcess,
+    Hardware,
+    Host,
+    Interpreter,
+    MigInstance,
+    TorchDevice,
+)
 from subcortex.hardware.snapshot import load_snapshot, save_snapshot
 from subcortex.hardware.standin import parse_gpus, parse_machine, with_gpus
 
 __all__ = [
     "CARDS",
     "LINK_CODES",
+    "MOST_GPUS",
     "PEER_CODES",
     "Card",
     "Gpu",
@@ -30,6 +41,7 @@ __all__ = [
     "Host",
     "Interpreter",
     "Link",
+    "MigInstance",
     "NvLink",
     "TorchDevice",
     "ask_interpreter",

@@ -217,7 +217,7 @@ def _cards() -> dict[str, Card]:
 CARDS: dict[str, Card] = _cards()
 
 _DROPPED = re.compile(r"nvidia|geforce|tesla|generation|rtx|gtx|gpu")
-_SIZED = re.compile(r"^(.*?)[\s-]*\(?(\d+(?:\.\d+)?)\s*(?:GiB|GB|G)\)?$", re.IGNORECASE)
+_SIZED = re.compile(r"^(.*?)[\s-]*\(?([0-9]+(?:\.[0-9]+)?)\s*(?:GiB|GB|G)\)?$", re.IGNORECASE)
 
 
 def key_of(name: str) -> str:

@@ -87,7 +87,7 @@ def nominal_link(gpu_a: Gpu, gpu_b: Gpu, code: str) -> Link:
     Raises:
         ValueError: No such code.
     """
-    if code.startswith("NV") and code[2:].isdecimal():
+    if code.startswith("NV") and code[2:].isdecimal() and code.isascii():
         rate = min(_nvlink_gb_per_s(gpu_a), _nvlink_gb_per_s(gpu_b))
         links = int(code[2:])
         return Link(code, links * rate, peer=True, words=f"{links} x NVLink of {rate:g} GB/s")

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections import Counter
+from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-#: Of what is written now; a snapshot without one is older than 2.
-SCHEMA_VERSION = 2
+#: Of what is written now; a snapshot without one is older than 2. 3 came with ``mig`` and ``unread``.
+SCHEMA_VERSION = 3
+
+#: What one machine may have. Links are kept for each two GPUs, and a plan looks at sets of them.
+MOST_GPUS = 64
+#: What one GPU may have.
+MOST_PROCESSES = 1024
+MOST_INSTANCES = 64
+_MOST_PAIRS = MOST_GPUS * (MOST_GPUS - 1) // 2
+_MOST_INDEX = 1023
+# As many as Linux can have.
+_MOST_NODES = 1024
+_MOST_NAMES = 1024
+
+# Bounds far beyond any machine. They keep out what a driver answers for "unknown" and what a file makes up.
+_Mib = Annotated[float, Field(ge=0, le=2**40)]
+_Mhz = Annotated[int, Field(ge=0, le=100_000)]
+_Watts = Annotated[float, Field(ge=0, le=100_000)]
+_Celsius = Annotated[int, Field(ge=-273, le=1000)]
+_Few = Annotated[int, Field(ge=0, le=1000)]
+_Cores = Annotated[int, Field(ge=0, le=2**20)]
+_Version = tuple[_Few, _Few]
+_Index = Annotated[int, Field(ge=0, le=_MOST_INDEX)]
+_Names = Annotated[tuple[str, ...], Field(max_length=_MOST_NAMES)]
 
 
 class _Described(BaseModel):
@@ -24,10 +47,24 @@ class GpuProcess(_Described):
         kind: What its context is for.
     """
 
-    pid: int
+    pid: int = Field(ge=0, le=2**32)
     name: str | None = None
-    memory_mib: float | None = Field(default=None, ge=0)
+    memory_mib: _Mib | None = None
     kind: Literal["compute", "graphics", "both"] = "compute"
+
+
+class MigInstance(_Described):
+    """A part of a GPU in MIG mode, which CUDA sees as a device.
+
+    Args:
+        uuid: NVML's, which ``CUDA_VISIBLE_DEVICES`` takes, e.g. ``MIG-…``.
+        name: E.g. ``NVIDIA H100 80GB HBM3 MIG 1g.10gb``.
+        memory_total_mib: Its share of the card's.
+    """
+
+    uuid: str | None = None
+    name: str | None = None
+    memory_total_mib: _Mib | None = None
 
 
 class Gpu(_Described):
@@ -50,34 +87,40 @@ class Gpu(_Described):
             little above what data sheets promise for data.
         display_attached, display_active: A monitor is plugged in; something is drawn on it.
         numa_node: Of the host, that its slot belongs to.
+        mig: Its instances while it is in MIG mode, of which CUDA then sees one in place of the card; None
+            otherwise.
+        unread: Of the fields above, those whose answer made no sense, or that stand for one that did not
+            come.
     """
 
-    index: int = Field(ge=0)
+    index: _Index
     name: str
     uuid: str | None = None
-    memory_total_mib: float = Field(gt=0)
-    memory_used_mib: float = Field(default=0.0, ge=0)
-    memory_reserved_mib: float | None = Field(default=None, ge=0)
-    compute_capability: tuple[int, int] | None = None
-    processes: tuple[GpuProcess, ...] | None = None
-    sm_clock_mhz: int | None = None
-    sm_clock_max_mhz: int | None = None
-    memory_clock_mhz: int | None = None
-    memory_clock_max_mhz: int | None = None
-    temperature_c: int | None = None
-    power_draw_w: float | None = None
-    power_limit_w: float | None = None
+    memory_total_mib: float = Field(gt=0, le=2**40)
+    memory_used_mib: _Mib = 0.0
+    memory_reserved_mib: _Mib | None = None
+    compute_capability: _Version | None = None
+    processes: tuple[GpuProcess, ...] | None = Field(default=None, max_length=MOST_PROCESSES)
+    sm_clock_mhz: _Mhz | None = None
+    sm_clock_max_mhz: _Mhz | None = None
+    memory_clock_mhz: _Mhz | None = None
+    memory_clock_max_mhz: _Mhz | None = None
+    temperature_c: _Celsius | None = None
+    power_draw_w: _Watts | None = None
+    power_limit_w: _Watts | None = None
     pci_bus_id: str | None = None
-    pcie_generation: int | None = None
-    pcie_generation_max: int | None = None
-    pcie_width: int | None = None
-    pcie_width_max: int | None = None
-    nvlinks: int | None = None
-    nvlink_version: str | None = None
-    nvlink_mb_per_s: float | None = None
+    pcie_generation: _Few | None = None
+    pcie_generation_max: _Few | None = None
+    pcie_width: _Few | None = None
+    pcie_width_max: _Few | None = None
+    nvlinks: _Few | None = None
+    nvlink_version: str | None = Field(default=None, pattern=r"^[0-9]{1,3}(\.[0-9]{1,3})?$")
+    nvlink_mb_per_s: float | None = Field(default=None, ge=0, le=10**9)
     display_attached: bool | None = None
     display_active: bool | None = None
-    numa_node: int | None = None
+    numa_node: _Few | None = None
+    mig: tuple[MigInstance, ...] | None = Field(default=None, max_length=MOST_INSTANCES)
+    unread: _Names = ()
 
     @property
     def memory_free_mib(self) -> float:
@@ -96,14 +139,14 @@ class GpuPair(_Described):
         measured_gb_per_s: Of one direction, 10^9 bytes/s, where an experiment measured it.
     """
 
-    a: int = Field(ge=0)
-    b: int = Field(ge=0)
-    code: str = Field(pattern=r"^(NV[1-9]\d?|PIX|PXB|PHB|NODE|SYS)$")
+    a: _Index
+    b: _Index
+    code: str = Field(pattern=r"^(NV[1-9][0-9]?|PIX|PXB|PHB|NODE|SYS)$")
     peer_read: str | None = None
     peer_write: str | None = None
     peer_nvlink: str | None = None
     peer_atomics: str | None = None
-    measured_gb_per_s: float | None = Field(default=None, gt=0)
+    measured_gb_per_s: float | None = Field(default=None, gt=0, le=10**6)
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -117,8 +160,8 @@ class NumaNode(_Described):
 
     index: int = Field(ge=0)
     cores: str
-    memory_total_mib: float | None = Field(default=None, ge=0)
-    memory_free_mib: float | None = Field(default=None, ge=0)
+    memory_total_mib: _Mib | None = None
+    memory_free_mib: _Mib | None = None
 
 
 class Host(_Described):
@@ -133,26 +176,26 @@ class Host(_Described):
         numa_nodes: Empty where the kernel does not tell.
     """
 
-    swap_total_mib: float | None = Field(default=None, ge=0)
-    swap_free_mib: float | None = Field(default=None, ge=0)
-    cores_physical: int | None = None
-    cores_logical: int | None = None
+    swap_total_mib: _Mib | None = None
+    swap_free_mib: _Mib | None = None
+    cores_physical: _Cores | None = None
+    cores_logical: _Cores | None = None
     affinity: str | None = None
     cpu_quota: float | None = Field(default=None, gt=0)
     cpu_model: str | None = None
     kernel: str | None = None
     architecture: str | None = None
-    numa_nodes: tuple[NumaNode, ...] = ()
+    numa_nodes: tuple[NumaNode, ...] = Field(default=(), max_length=_MOST_NODES)
 
 
 class TorchDevice(_Described):
     """A GPU as torch numbers it; ``uuid`` is NVML's, so that the two orders can be matched."""
 
-    index: int = Field(ge=0)
+    index: _Index
     name: str
     uuid: str | None = None
-    compute_capability: tuple[int, int] | None = None
-    memory_total_mib: float | None = None
+    compute_capability: _Version | None = None
+    memory_total_mib: _Mib | None = None
 
 
 class Interpreter(_Described):
@@ -173,7 +216,7 @@ class Interpreter(_Described):
     """
 
     python: str
-    tiers: tuple[str, ...] = ()
+    tiers: _Names = ()
     version: str | None = None
     torch: str | None = None
     cuda: str | None = None
@@ -182,8 +225,8 @@ class Interpreter(_Described):
     flash_attn: str | None = None
     flashinfer: str | None = None
     cuda_available: bool | None = None
-    architectures: tuple[str, ...] = ()
-    devices: tuple[TorchDevice, ...] = ()
+    architectures: _Names = ()
+    devices: tuple[TorchDevice, ...] = Field(default=(), max_length=MOST_GPUS)
     device_order: str | None = None
     visible_devices: str | None = None
     problem: str | None = None
@@ -204,19 +247,20 @@ class Hardware(_Described):
         interpreters: Those that run engines, if they were asked.
         assumed: Some of it was named by a person, not measured.
         problem: Why GPUs, or some of them, could not be asked though a driver is there; None otherwise.
+            What single readings are missing stands in ``Gpu.unread``.
         taken_at: When it was read, UTC; None in old snapshots.
         schema_version: Of the snapshot.
     """
 
-    gpus: tuple[Gpu, ...] = ()
-    links: tuple[GpuPair, ...] = ()
+    gpus: tuple[Gpu, ...] = Field(default=(), max_length=MOST_GPUS)
+    links: tuple[GpuPair, ...] = Field(default=(), max_length=_MOST_PAIRS)
     driver_version: str | None = None
-    cuda_version: tuple[int, int] | None = None
-    host_memory_total_mib: float = Field(ge=0)
-    host_memory_available_mib: float = Field(ge=0)
-    cores: int = Field(ge=1)
+    cuda_version: _Version | None = None
+    host_memory_total_mib: _Mib
+    host_memory_available_mib: _Mib
+    cores: int = Field(ge=1, le=2**20)
     host: Host | None = None
-    interpreters: tuple[Interpreter, ...] = ()
+    interpreters: tuple[Interpreter, ...] = Field(default=(), max_length=_MOST_NAMES)
     assumed: bool = False
     problem: str | None = None
     taken_at: AwareDatetime | None = None
@@ -224,12 +268,14 @@ class Hardware(_Described):
 
     @model_validator(mode="after")
     def _indices(self) -> Self:
-        known = [gpu.index for gpu in self.gpus]
-        if len(set(known)) < len(known):
+        known = {gpu.index for gpu in self.gpus}
+        if len(known) < len(self.gpus):
             raise ValueError("two GPUs have one index")
-        for pair in self.links:
-            if not {pair.a, pair.b} <= set(known):
-                raise ValueError(f"a link between GPUs {pair.a} and {pair.b}, and only {known} are there")
+        for (a, b), times in Counter((pair.a, pair.b) for pair in self.links).items():
+            if not {a, b} <= known:
+                raise ValueError(f"a link between GPUs {a} and {b}, and only {sorted(known)} are there")
+            if times > 1:
+                raise ValueError(f"{times} links between GPUs {a} and {b}; one says it all")
         return self
 
     def pair(self, a: int, b: int) -> GpuPair | None:

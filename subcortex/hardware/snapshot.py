@@ -60,9 +60,13 @@ def load_snapshot(file: Path) -> Hardware:
     try:
         return Hardware.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise _no_snapshot(file, f"{where}: {first['msg']}") from None
+        why = f"{where}: {first['msg']}"
+        if first["type"] == "too_long":
+            found, most = first["ctx"]["actual_length"], first["ctx"]["max_length"]
+            why = f"{where} has {found} entries, and at most {most} are read"
+        raise _no_snapshot(file, why) from None
 
 
 def _read(file: Path) -> Any:

@@ -10,14 +10,15 @@ from subcortex.errors import InvalidRequest
 from subcortex.hardware.cards import BY_KEY, CARDS, Card, NvLink, card_for, key_of
 from subcortex.hardware.detect import host_alone
 from subcortex.hardware.links import assumed_links
-from subcortex.hardware.model import Gpu, GpuPair, Hardware
+from subcortex.hardware.model import MOST_GPUS, Gpu, GpuPair, Hardware
 
-_GROUP = re.compile(r"^(?:(\d{1,6})\s*[x×]\s*)?(.+)$", re.IGNORECASE)
-_SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*(GiB|GB|G)$", re.IGNORECASE)
-_SIZED_NAME = re.compile(r"^(.*?)\s*\(?(\d+(?:\.\d+)?)\s*(?:GiB|GB|G)\)?$", re.IGNORECASE)
+_GROUP = re.compile(r"^(?:([0-9]{1,6})\s*[x×]\s*)?(.+)$", re.IGNORECASE)
+_SIZE = re.compile(r"^([0-9]+(?:\.[0-9]+)?)\s*(GiB|GB|G)$", re.IGNORECASE)
+_SIZED_NAME = re.compile(r"^(.*?)\s*\(?([0-9]+(?:\.[0-9]+)?)\s*(?:GiB|GB|G)\)?$", re.IGNORECASE)
 _NVLINK = re.compile(r"^(.*?\S)\s+(?:with\s+)?NVLink$", re.IGNORECASE)
-_MOST_GPUS = 64
 _MOST_GIB = 65536
+_MOST_CHARACTERS = 1000
+_SHOWN_CHARACTERS = 100
 
 
 def parse_gpus(text: str) -> tuple[Gpu, ...]:
@@ -37,8 +38,13 @@ def parse_machine(text: str) -> tuple[tuple[Gpu, ...], tuple[GpuPair, ...]]:
 
     Raises:
         InvalidRequest: Unknown card, naming the nearest; not between 1 and 64 cards; NVLink on cards that
-            have none.
+            have none; more than 1000 characters; digits other than 0 to 9.
     """
+    if len(text) > _MOST_CHARACTERS:
+        raise _unreadable(text, f"{len(text)} characters; at most {_MOST_CHARACTERS}")
+    odd = next((letter for letter in text if letter.isnumeric() and not letter.isascii()), None)
+    if odd is not None:
+        raise _unreadable(text, f"the digit {odd!r}; write numbers with 0 to 9")
     gpus: list[Gpu] = []
     nvlinks: dict[tuple[int, int], int] = {}
     for group in re.split(r"[+,]", text):
@@ -46,8 +52,10 @@ def parse_machine(text: str) -> tuple[tuple[Gpu, ...], tuple[GpuPair, ...]]:
         if not found:
             raise _unreadable(text, "an empty place between the cards")
         count = int(found[1]) if found[1] else 1
-        if not 1 <= count <= _MOST_GPUS - len(gpus):
-            raise _unreadable(text, f"{count} cards; between 1 and {_MOST_GPUS} in all")
+        if count < 1:
+            raise _unreadable(text, "a group of 0 cards")
+        if len(gpus) + count > MOST_GPUS:
+            raise _unreadable(text, f"{len(gpus) + count} cards; at most {MOST_GPUS} in all")
         joined = _NVLINK.match(found[2])
         name, memory_mib, card = _card((joined[1] if joined else found[2]).strip(), text)
         first = len(gpus)
@@ -77,7 +85,9 @@ def _card(text: str, whole: str) -> tuple[str, float, Card | None]:
         return f"{sized[1].strip()} {sized[2]}GB", gib * 1024, card
     known = {key_of(name): name for name in CARDS}
     near = difflib.get_close_matches(key_of(text), known, n=1)
-    raise _unreadable(whole, f"no card {text!r}" + (f"; did you mean {known[near[0]]!r}?" if near else ""))
+    raise _unreadable(
+        whole, f"no card {_clipped(text)!r}" + (f"; did you mean {known[near[0]]!r}?" if near else "")
+    )
 
 
 def _nvlinks(card: Card | None, indices: range, name: str, whole: str) -> dict[tuple[int, int], int]:
@@ -103,10 +113,14 @@ def _positive(gib: float, whole: str) -> float:
 
 def _unreadable(text: str, problem: str) -> InvalidRequest:
     return InvalidRequest(
-        f"cannot read the GPUs {text!r}: {problem}",
+        f"cannot read the GPUs {_clipped(text)!r}: {problem}",
         hint='Write e.g. "2x24GiB", "RTX 3060 Ti + GTX 1060 3GB" or "2x RTX 3090 NVLink".',
         param="gpus",
     )
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
 
 
 def with_gpus(text: str) -> Hardware:

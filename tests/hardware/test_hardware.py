@@ -79,11 +79,39 @@ def test_cards_as_a_person_writes_them(text, expected):
         "x24GiB2",
         "9" * 5000,
         "9" * 400 + "G",
+        "٢x24GiB",
+        "2x２４GiB",
+        "RTX 3090²",
     ],
 )
 def test_what_is_no_card_is_refused_with_an_example(text):
     with pytest.raises(InvalidRequest, match="2x24GiB"):
         parse_gpus(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "figure"),
+    [
+        ("65x24GiB", "65 cards; at most 64"),
+        ("999999x24GiB", "999999 cards; at most 64"),
+        ("60x24GiB + 5x RTX 3090", "65 cards; at most 64"),
+        ("24GiB + 0x24GiB", "a group of 0 cards"),
+        ("24GiB" + " " * 996, "1001 characters; at most 1000"),
+        ("x" * 10**6, "1000000 characters; at most 1000"),
+        ("2x２４GiB", "the digit '２'"),
+    ],
+)
+def test_too_much_is_refused_with_the_figure_and_in_few_words(text, figure):
+    with pytest.raises(InvalidRequest) as refused:
+        parse_gpus(text)
+
+    assert figure in refused.value.message
+    assert len(refused.value.message) < 300
+
+
+def test_as_many_cards_and_letters_as_are_allowed():
+    assert len(parse_gpus("32x24GiB + 32x RTX 3090")) == 64
+    assert len(parse_gpus("24GiB" + " " * 995)) == 1
 
 
 def test_the_nearest_card_is_named():
@@ -228,6 +256,102 @@ def test_a_file_that_is_no_snapshot_is_refused_by_name(tmp_path, text):
     file.write_text(text)
 
     with pytest.raises(InvalidRequest, match=r"machine\.json"):
+        load_snapshot(file)
+
+
+def _machine(gpus: int, links: int = 0, **more: Any) -> dict[str, Any]:
+    pairs = [{"a": a, "b": b, "code": "PHB"} for b in range(gpus) for a in range(b)]
+    return {
+        **OLD,
+        "gpus": [{**OLD["gpus"][0], "index": index} for index in range(gpus)],
+        "links": pairs[:links] if links <= len(pairs) else pairs * 2,
+        **more,
+    }
+
+
+def test_a_snapshot_of_as_many_gpus_as_are_planned_with(tmp_path):
+    file = tmp_path / "machine.json"
+    file.write_text(json.dumps(_machine(64, links=2016)))
+
+    assert len(load_snapshot(file).links) == 2016
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (_machine(2000), "gpus has 2000 entries, and at most 64"),
+        (_machine(65), "gpus has 65 entries, and at most 64"),
+        (_machine(64, links=5000), "links has 4032 entries, and at most 2016"),
+        (_machine(2, links=3), "2 links between GPUs 0 and 1"),
+        (
+            _machine(1, host={"numa_nodes": [{"index": 0, "cores": "0"}] * 1025}),
+            "host.numa_nodes has 1025 entries, and at most 1024",
+        ),
+        (
+            _machine(1, interpreters=[{"python": "p", "architectures": ["sm_90"] * 1025}]),
+            "interpreters.0.architectures has 1025 entries",
+        ),
+        (
+            _machine(1, interpreters=[{"python": "p", "tiers": ["t"] * 1025}]),
+            "interpreters.0.tiers has 1025 entries",
+        ),
+        (
+            _machine(1, interpreters=[{"python": "p", "devices": [{"index": 0, "name": "n"}] * 65}]),
+            "interpreters.0.devices has 65 entries, and at most 64",
+        ),
+        (_machine(1, interpreters=[{"python": "p"}] * 1025), "interpreters has 1025 entries"),
+        (
+            {**OLD, "gpus": [{**OLD["gpus"][0], "processes": [{"pid": 1}] * 1025}]},
+            "gpus.0.processes has 1025 entries, and at most 1024",
+        ),
+        ({**OLD, "gpus": [{**OLD["gpus"][0], "mig": [{}] * 65}]}, "gpus.0.mig has 65 entries"),
+        ({**OLD, "gpus": [{**OLD["gpus"][0], "unread": ["x"] * 1025}]}, "gpus.0.unread has 1025 entries"),
+    ],
+)
+def test_a_snapshot_of_more_than_any_machine_has_is_refused_with_the_figure(tmp_path, content, why):
+    file = tmp_path / "machine.json"
+    file.write_text(json.dumps(content))
+
+    with pytest.raises(InvalidRequest) as refused:
+        load_snapshot(file)
+
+    assert why in refused.value.message
+    assert len(refused.value.message) < 400
+
+
+def _unbounded(schema: Any, where: str = "") -> list[str]:
+    """Return where a JSON schema has a list without a bound."""
+    if isinstance(schema, list):
+        return [place for item in schema for place in _unbounded(item, where)]
+    if not isinstance(schema, dict):
+        return []
+    here = [where] if schema.get("type") == "array" and "maxItems" not in schema else []
+    return here + [place for key, item in schema.items() for place in _unbounded(item, f"{where}.{key}")]
+
+
+def test_every_list_of_a_snapshot_has_a_bound():
+    assert _unbounded({"type": "array"}, "x") == ["x"]
+    assert _unbounded(Hardware.model_json_schema()) == []
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        {"index": 10**30},
+        {"pcie_width": 10**400},
+        {"pcie_width": -1},
+        {"nvlink_version": "new"},
+        {"nvlink_version": "4.0\n"},
+        {"memory_total_mib": 1e300},
+        {"compute_capability": [-1, 0]},
+        {"power_draw_w": -1.0},
+    ],
+)
+def test_readings_that_no_card_has_are_refused(tmp_path, reading):
+    file = tmp_path / "machine.json"
+    file.write_text(json.dumps({**OLD, "gpus": [{**OLD["gpus"][0], **reading}]}))
+
+    with pytest.raises(InvalidRequest, match=f"gpus.0.{next(iter(reading))}"):
         load_snapshot(file)
 
 
