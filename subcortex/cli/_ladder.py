@@ -19,6 +19,7 @@ from subcortex.vram.plan.budget import HOST_MIB
 from subcortex.vram.plan.estimator import Remembered
 from subcortex.vram.plan.real import Estimates
 from subcortex.vram.setup import LlamaCppSetup, VllmSetup
+from subcortex.vram.vllm.legality import runs_on
 
 #: Below this a card is none for vLLM, whose own overhead is 2 to 3 GiB; from the other on its default batches
 #: have room.
@@ -203,7 +204,7 @@ def _rungs(hardware: Hardware) -> Iterator[tuple[Iterator[_Pair], bool]]:
 
 def _equal(gpus: tuple[Gpu, ...], capability: tuple[int, int]) -> tuple[Gpu, ...]:
     """Return the large cards that can run a model and are as large as the largest of them."""
-    able = [gpu for gpu in gpus if (gpu.compute_capability or capability) >= capability]
+    able = [gpu for gpu in gpus if runs_on(gpu) and (gpu.compute_capability or capability) >= capability]
     largest = max((gpu.memory_total_mib for gpu in able), default=0.0)
     return tuple(gpu for gpu in able if gpu.memory_total_mib >= max(_ALIKE * largest, _LARGE_CARD_MIB))
 

@@ -21,7 +21,7 @@ class Model:
         relative: What the catalogue calls it.
         form: How it is stored: ``awq``, or a mixture of llama.cpp; None as it was published.
         file: The GGUF in it; None for a folder that vLLM loads.
-        min_capability: Least compute capability of a GPU that vLLM can run it on.
+        min_capability: Least compute capability of a GPU that computes in its type, beyond what vLLM asks.
     """
 
     title: str
@@ -29,7 +29,7 @@ class Model:
     relative: str
     form: str | None = None
     file: str | None = None
-    min_capability: tuple[int, int] = (7, 5)
+    min_capability: tuple[int, int] = (0, 0)
 
     @property
     def engine(self) -> str:

@@ -111,7 +111,7 @@ def plan_command(
         own_mib = _own_mib(config) if machine.here else {}
     estimates = Estimates(hardware, _learned(config_file, needed=not models))
     if compare:
-        return _compare(asks, hardware, estimates, probability, prefill_tokens, as_json=as_json)
+        return _compare(asks, hardware, estimates, probability, own_mib, prefill_tokens, as_json=as_json)
     return _plan(asks, hardware, estimates, probability, own_mib, swapping=not together, as_json=as_json)
 
 
@@ -153,6 +153,7 @@ def _compare(
     hardware: Hardware,
     estimates: Estimates,
     probability: float,
+    own_mib: Mapping[int, float],
     prefill_tokens: int,
     *,
     as_json: bool,
@@ -162,12 +163,12 @@ def _compare(
     from subcortex.vram.plan.seat import Book
 
     if len(asks) != 1:
-        raise click.UsageError("--compare takes one MODEL")
+        raise click.UsageError("--compare takes one MODEL, or a configuration with one tier")
     if not hardware.gpus:
         raise InvalidRequest(
             "there is no GPU to compare layouts on", hint='Name some: --gpus "2x RTX 3090".', param="gpus"
         )
-    book = Book(hardware, estimates, probability)
+    book = Book(hardware, estimates, probability, own_mib)
     found = options(
         asks[0], book, estimates.link_between, estimates.bandwidth_gb_per_s, prefill_tokens=prefill_tokens
     )

@@ -23,8 +23,9 @@ _CHILD = Path(__file__).with_name("_llamacpp_child.py")
 _MAGIC = b"GGUF"
 _VERBOSITY = re.compile(r"-v$|-lv|--(?:log-)?verbos")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-#: llama.cpp would keep up to 8 GiB of old prompts in host memory.
-_PROMPT_CACHE_MIB = 512
+#: llama.cpp would keep up to 8 GiB of old prompts in host memory. A binary is told by the variable: builds
+#: that keep none pass it over, where they would refuse the flag.
+_PROMPT_CACHE_MIB, _PROMPT_CACHE_VARIABLE = 512, "LLAMA_ARG_CACHE_RAM"
 #: A stream holds one of the server's threads until it ends; these answer health and refusals meanwhile.
 _SPARE_HTTP_THREADS = 4
 
@@ -119,6 +120,12 @@ class LlamaCppEngine(LocalEngine):
         if tier.tensor_split:
             arguments += ["--tensor-split", ",".join(f"{share:g}" for share in tier.tensor_split)]
         return arguments
+
+    def _env(self) -> dict[str, str]:
+        env = super()._env()
+        if self._program is not None:
+            env[_PROMPT_CACHE_VARIABLE] = self._tier.env.get(_PROMPT_CACHE_VARIABLE, str(_PROMPT_CACHE_MIB))
+        return env
 
     @property
     def _http_threads(self) -> int:

@@ -60,7 +60,8 @@ class Foresight:
         shape = read_shape(path if path.exists() else tier.model, name=tier.model)
         machine = self._look()
         ask = ask_from(tier, shape)
-        setup, gpus = ask.setup, _taken(machine.gpus, ask)
+        # A flag may store the weights otherwise than the file does.
+        shape, setup, gpus = ask.shape, ask.setup, _taken(machine.gpus, ask)
         if gpus is None:
             return None
         if isinstance(setup, VllmSetup):

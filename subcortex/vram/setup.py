@@ -11,6 +11,9 @@ from typing import Literal
 
 SplitMode = Literal["none", "layer", "row", "tensor"]
 
+#: Most host memory that our llama.cpp keeps old prompts in, MiB (``engines/llamacpp.py`` sets it).
+PROMPT_CACHE_MIB = 512.0
+
 
 @dataclass(frozen=True, slots=True)
 class VllmSetup:
@@ -69,6 +72,7 @@ class LlamaCppSetup:
         flash_attention: ``--flash-attn``; None: the engine's choice (on where the backend can).
         kv_unified: One KV buffer for all slots; None: the engine's choice.
         mmap: Weights on the host stay in the page cache.
+        prompt_cache_mib: ``--cache-ram``: most host memory for old prompts.
         version: Build of llama.cpp, None if unknown.
     """
 
@@ -85,6 +89,7 @@ class LlamaCppSetup:
     flash_attention: bool | None = None
     kv_unified: bool | None = None
     mmap: bool = True
+    prompt_cache_mib: float = PROMPT_CACHE_MIB
     version: str | None = None
 
 

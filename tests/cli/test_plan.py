@@ -107,7 +107,7 @@ def test_layouts_side_by_side():
     done = invoke("plan", SHAPES / "llama-3.1-8b", "--gpus", "2x RTX 3090", "--compare", "--json")
     assert done.exit_code == 0
     layouts = {layout["name"]: layout for layout in json.loads(done.stdout)["layouts"]}
-    assert list(layouts) == ["TP 2", "PP 2", "DP 2"]
+    assert list(layouts) == ["TP 2", "PP 2", "DP 2", "GPU 0"]
     # Two all-reduces a layer and one more, of 8 KiB, of which each of two ranks sends as much; logits beside.
     assert layouts["TP 2"]["token_bytes"] == 65 * 8192 + 128256
     assert layouts["TP 2"]["tokens_per_s"] > layouts["DP 2"]["tokens_per_s"]

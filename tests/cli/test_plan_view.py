@@ -87,8 +87,8 @@ def test_layouts_stand_side_by_side_with_what_the_link_makes_of_them():
     found = options(ask("t", 20), book, lambda _: Wire(), lambda _: 936.0)
     lines = _plan_view.plain(_plan_view.compare_lines(found, 80))
     assert lines[0].split("  ")[0] == "LAYOUT"
-    assert [line.split("  ")[0] for line in lines[1:4]] == ["TP 2", "PP 2", "DP 2"]
-    assert "PCIe 4 x16 (PHB), nominal 31.5 GB/s: +0.28 ± 0.09 ms" in lines[5]
+    assert [line.split("  ")[0] for line in lines[1:5]] == ["TP 2", "PP 2", "DP 2", "GPU 0"]
+    assert "PCIe 4 x16 (PHB), nominal 31.5 GB/s: +0.28 ± 0.09 ms" in lines[6]
     assert max(map(len, lines)) <= 80
 
 

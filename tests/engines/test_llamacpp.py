@@ -370,7 +370,8 @@ async def test_a_binary_gets_what_the_tier_says(
 ) -> None:
     program = tmp_path / "llama-server"
     program.write_text(
-        f"#!{sys.executable}\nimport os, sys\nprint(os.environ.get('CUDA_VISIBLE_DEVICES'), *sys.argv[1:])\n"
+        f"#!{sys.executable}\nimport os, sys\n"
+        "print(*map(os.environ.get, ('CUDA_VISIBLE_DEVICES', 'LLAMA_ARG_CACHE_RAM')), *sys.argv[1:])\n"
     )
     program.chmod(0o755)
     config = make_config(
@@ -393,8 +394,9 @@ async def test_a_binary_gets_what_the_tier_says(
     await engine.stop()
     socket = tmp_path / "run" / "engines" / "fast" / "engine.sock"
     assert caught.value.details["log_tail"] == (
-        f"1,0 --model {gguf} --alias fast --host {socket} --parallel 3 --threads-http 14 --jinja --metrics "
-        "--ctx-size 3000 --threads 2 --n-gpu-layers 20 --split-mode layer --tensor-split 8,3 --flash-attn on"
+        f"1,0 512 --model {gguf} --alias fast --host {socket} --parallel 3 --threads-http 14 --jinja "
+        "--metrics --ctx-size 3000 --threads 2 --n-gpu-layers 20 --split-mode layer --tensor-split 8,3 "
+        "--flash-attn on"
     )
 
 

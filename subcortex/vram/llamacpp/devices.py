@@ -93,9 +93,7 @@ def _weights(tensors: Iterable[Tensor]) -> _Weights:
     return _Weights(matrices, others, largest, repacked)
 
 
-def needs(
-    model: Model, setup: LlamaCppSetup, run: Run, placed: Placement, *, prompt_cache_mib: float = 0.0
-) -> Footprint:
+def needs(model: Model, setup: LlamaCppSetup, run: Run, placed: Placement) -> Footprint:
     """Return what each GPU and the host need with the layers where ``placed`` says."""
     shape = model.shape
     weights, kv = weights_bytes(model, setup, placed), kept_bytes(shape, setup, run, placed)
@@ -123,7 +121,7 @@ def needs(
         + Amount(buffers.output_bytes(shape, run) / _MIB),
         Component.CONTEXT: PROCESS
         + Amount(vocabulary, vocabulary / 3)
-        + Amount(prompt_cache_mib / 2, prompt_cache_mib / 4),
+        + Amount(setup.prompt_cache_mib / 2, setup.prompt_cache_mib / 4),
     }
     return Footprint(tuple(devices), _need(host))
 

@@ -20,8 +20,6 @@ from subcortex.vram.llamacpp.devices import Model, needs, private_bytes, summed,
 from subcortex.vram.llamacpp.layers import HOST, Placement, place
 from subcortex.vram.setup import LlamaCppSetup
 
-#: The host keeps old prompts up to this much (`--cache-ram`, as our engine sets it).
-PROMPT_CACHE_MIB = 512.0
 _MIB = 2**20
 
 
@@ -30,7 +28,6 @@ def footprint(
     setup: LlamaCppSetup,
     gpus: Sequence[Gpu],
     *,
-    prompt_cache_mib: float = PROMPT_CACHE_MIB,
     probability: float = 0.95,
 ) -> Footprint:
     """Return what llama.cpp takes of each of ``gpus`` and of the host.
@@ -42,14 +39,13 @@ def footprint(
         shape: The model, best from a GGUF header.
         setup: How it is to run. ``gpu_layers`` None: as many as fit at ``probability``.
         gpus: The GPUs that it sees, in CUDA's order; none for the CPU alone.
-        prompt_cache_mib: Most host memory for old prompts.
         probability: Of fitting, where layers are to be chosen.
 
     Raises:
         InvalidRequest: The setup contradicts itself, the model or the GPUs.
     """
     placed = placement(shape, setup, gpus, probability=probability)
-    return needs(summed(shape), setup, run_of(shape, setup), placed, prompt_cache_mib=prompt_cache_mib)
+    return needs(summed(shape), setup, run_of(shape, setup), placed)
 
 
 def placement(

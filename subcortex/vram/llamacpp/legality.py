@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import isfinite
 
 from subcortex.models.gguf_types import BY_NAME
 from subcortex.models.shape import LatentAttention, ModelShape, Recurrence
@@ -15,6 +16,19 @@ _CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "i
 _WHOLE_TYPES = _CACHE_TYPES[:3]
 #: Recurrent families that split mode tensor can take (``llama-arch.cpp``, llm_arch_supports_sm_tensor).
 _TENSOR_FAMILIES = frozenset({"gated_delta_net"})
+
+
+def split_problem(shares: Sequence[float]) -> str | None:
+    """Return why shares of GPUs are none, None if they are."""
+    listed = ", ".join(f"{share:g}" for share in shares)
+    if not all(map(isfinite, shares)):
+        return f"tensor_split {listed} has a share that is no number"
+    if min(shares, default=0.0) < 0:
+        return f"tensor_split {listed} has a share below nothing"
+    if not any(shares):
+        # llama.cpp would go by free memory then, which is what leaving it out is for
+        return f"tensor_split {listed} gives no GPU anything"
+    return None
 
 
 def llamacpp_problems(shape: ModelShape, setup: LlamaCppSetup, gpu_count: int | None) -> Iterator[Problem]:
@@ -95,9 +109,8 @@ def _shares(setup: LlamaCppSetup, gpu_count: int | None) -> Iterator[Problem]:
         # common/arg.cpp
         what = f"tensor_split names {len(shares)} GPUs, there are {gpu_count}"
         yield what, "tensor_split", ((1.0,) * gpu_count,)
-    elif min(shares, default=0.0) < 0:
-        listed = ", ".join(f"{share:g}" for share in shares)
-        yield f"tensor_split {listed} has a share below nothing", "tensor_split", ((1.0,) * len(shares),)
+    elif problem := split_problem(shares):
+        yield problem, "tensor_split", ((1.0,) * max(1, len(shares)),)
 
 
 def _cache(setup: LlamaCppSetup) -> Iterator[Problem]:

@@ -29,6 +29,7 @@ __all__ = [
     "Variants",
     "alternatives",
     "find",
+    "nearest",
     "plan",
     "refusal",
     "shortfalls",
@@ -59,6 +60,15 @@ def plan(
     raise refusal(found, others)
 
 
+def nearest(found: NoFit) -> str:
+    """Return what to try where nothing that was planned instead fits."""
+    old = [ask.name for ask in found.asks if ask.name in (found.refused or {}) and found.book.too_old(ask)]
+    if old:
+        names = " and ".join(old)
+        return f'llama.cpp runs on such cards: serve {names} from a GGUF with engine = "llama.cpp".'
+    return "Nothing that is known here would fit."
+
+
 def refusal(found: NoFit, others: Sequence[Alternative]) -> DoesNotFit:
     """Return the error that says what is short and what would fit."""
     short = shortfalls(found)
@@ -71,7 +81,7 @@ def refusal(found: NoFit, others: Sequence[Alternative]) -> DoesNotFit:
         message += f"; and {len(short) - 1} more" if len(short) > 1 else ""
     else:
         message = f"{names} does not fit with probability {found.book.probability:g}"
-    hint = f"This fits: {others[0].words}." if others else "Nothing that is known here would fit."
+    hint = f"This fits: {others[0].words}." if others else nearest(found)
     return DoesNotFit(
         message,
         hint=hint,

@@ -51,7 +51,8 @@ class Option:
     """One layout.
 
     Args:
-        name: ``TP 2``, ``PP 2``, ``TP 2 × PP 2``, ``DP 2``, ``layer``, ``row``.
+        name: ``TP 2``, ``PP 2``, ``TP 2 × PP 2``, ``DP 2``, ``layer``, ``row``; on a part of the GPUs also
+            which: ``GPU 0``, ``TP 2 on 0,1``.
         copies: Engines side by side; more than 1 under DP.
         gpus: Figures of each.
         kv_tokens: That all copies together hold; 0 if it does not fit.
@@ -149,7 +150,9 @@ def options(
     *,
     prefill_tokens: int = 1024,
 ) -> tuple[Option, ...]:
-    """Return every layout of a model over all GPUs that it may use.
+    """Return every layout of a model over all GPUs that it may use, then over parts of them.
+
+    The parts are one card of each kind, and of unequal cards those of the larger kinds together.
 
     Args:
         ask: The model; how it is spread in ``setup`` does not matter.
@@ -158,19 +161,43 @@ def options(
         bandwidth_of: A card's memory bandwidth, GB/s.
         prefill_tokens: Length of the prompt whose traffic is shown.
     """
-    gpus = [gpu for gpu in sorted(book.gpus) if ask.devices is None or gpu in ask.devices]
+    gpus = book.allowed(ask)
+    if not gpus:
+        return (Option("GPUs", 1, refused=book.too_old(ask) or "there is no GPU that it may use"),)
     ask = replace(ask, free=ask.free | {Free.POOL})
     found = []
-    for name, copies, setup in _layouts(ask, len(gpus)):
-        size = len(gpus) // copies
-        why = book.refusal(ask, setup, size)
-        if why is not None:
-            found.append(Option(name, copies, refused=why))
-            continue
-        groups = [tuple(gpus[i * size : (i + 1) * size]) for i in range(copies)]
-        parts = [_engine(ask, book, setup, group, link_of, bandwidth_of, prefill_tokens) for group in groups]
-        found.append(_together(name, parts))
+    for part in [gpus, *_parts(book, gpus)]:
+        for name, copies, setup in _layouts(ask, len(part)):
+            where = ",".join(map(str, part))
+            if part != gpus:
+                name = f"GPU {where}" if len(part) == 1 else f"{name} on {where}"
+            size = len(part) // copies
+            why = book.refusal(ask, setup, size)
+            if why is not None:
+                found.append(Option(name, copies, refused=why))
+                continue
+            groups = [tuple(part[i * size : (i + 1) * size]) for i in range(copies)]
+            engines = [
+                _engine(ask, book, setup, group, link_of, bandwidth_of, prefill_tokens) for group in groups
+            ]
+            found.append(_together(name, engines))
     return tuple(found)
+
+
+def _parts(book: Book, gpus: Sequence[int]) -> list[list[int]]:
+    """Return the parts of GPUs that are worth a look of their own, the larger first."""
+    kinds: dict[object, list[int]] = {}
+    for gpu in sorted(gpus, key=lambda gpu: (-book.limits[gpu].mib, gpu)):
+        card = book.gpus[gpu]
+        kinds.setdefault((card.name, card.memory_total_mib), []).append(gpu)
+    largest_first = list(kinds.values())
+    together = [
+        sorted(gpu for alike in largest_first[:count] for gpu in alike)
+        for count in range(len(largest_first), 0, -1)
+    ]
+    single = [alike[:1] for alike in largest_first]
+    found = [part for part in (*together, *single) if 0 < len(part) < len(gpus)]
+    return [part for i, part in enumerate(found) if part not in found[:i]]
 
 
 def _layouts(ask: TierAsk, count: int) -> Iterator[tuple[str, int, Setup]]:

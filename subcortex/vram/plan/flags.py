@@ -9,8 +9,8 @@ from math import floor
 from subcortex.vram.amount import Amount
 from subcortex.vram.driver import offered_mib
 from subcortex.vram.footprint import Component
+from subcortex.vram.plan._given import FP8_CACHES, LLAMACPP_NAMES, VLLM_NAMES, Given, groups
 from subcortex.vram.plan.fit import Fit
-from subcortex.vram.plan.from_config import is_number
 from subcortex.vram.plan.seat import Mode, Seat
 from subcortex.vram.plan.states import State, load_of
 from subcortex.vram.setup import LlamaCppSetup, Setup, VllmSetup
@@ -28,20 +28,20 @@ Value = str | int | float | list[int] | list[float] | list[str]
 #: Flags that a plan sets, in place of a person's.
 _VLLM_SETS = frozenset(
     (
-        *("--max-model-len", "--tensor-parallel-size", "-tp", "--pipeline-parallel-size", "-pp"),
-        *("--gpu-memory-utilization", "--kv-cache-memory-bytes", "--kv-cache-memory"),
+        *("--max-model-len", "--tensor-parallel-size", "--pipeline-parallel-size"),
+        *("--gpu-memory-utilization", "--kv-cache-memory-bytes"),
         *("--max-num-batched-tokens", "--max-num-seqs", "--enforce-eager", "--enable-sleep-mode"),
         *("--enable-expert-parallel", "--disable-custom-all-reduce"),
     )
 )
 _LLAMACPP_SETS = frozenset(
     (
-        *("--ctx-size", "-c", "--parallel", "-np", "--n-gpu-layers", "--gpu-layers", "-ngl"),
-        *("--split-mode", "-sm", "--tensor-split", "-ts", "--main-gpu", "-mg"),
-        *("--cache-type-k", "-ctk", "--cache-type-v", "-ctv", "--batch-size", "-b", "--ubatch-size", "-ub"),
-        *("--flash-attn", "-fa", "--kv-unified", "-kvu"),
+        *("--ctx-size", "--parallel", "--n-gpu-layers", "--split-mode", "--tensor-split", "--main-gpu"),
+        *("--cache-type-k", "--cache-type-v", "--batch-size", "--ubatch-size", "--flash-attn"),
+        "--kv-unified",
     )
 )
+_CACHE_TYPE = "--kv-cache-dtype"
 #: vLLM's own ``--max-num-seqs``, on small cards and on large ones.
 _DEFAULT_SEQUENCES = (256, 1024)
 
@@ -71,7 +71,7 @@ def _toml(value: Value) -> str:
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, str):
         text = value.replace("\\", "\\\\").replace('"', '\\"')
-        return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text) + '"'
+        return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in text) + '"'
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -123,10 +123,14 @@ def _vllm(seat: Seat, setup: VllmSetup, utilization: float | None, *, sleeps: bo
     ):
         if wanted:
             flags.append(flag)
-    kept = _kept(seat.ask.flags, _VLLM_SETS)
-    if setup.kv_bytes_per_element == 1 and not any(word.startswith("--kv-cache-dtype") for word in kept):
-        flags += ["--kv-cache-dtype", "fp8"]
-    flags += kept
+    ours, own = _VLLM_SETS, seat.ask.flags
+    if (
+        setup.kv_bytes_per_element == 1
+        and Given(seat.ask.name, own, VLLM_NAMES).text(_CACHE_TYPE) not in FP8_CACHES
+    ):
+        flags += [_CACHE_TYPE, "fp8"]
+        ours = ours | {_CACHE_TYPE}
+    flags += _kept(own, VLLM_NAMES, ours)
     if flags:
         keys["flags"] = flags
     return Launch(tuple(arguments + flags), environment, keys)
@@ -176,27 +180,27 @@ def _llamacpp(seat: Seat, setup: LlamaCppSetup, gpus_here: bool) -> Launch:
             flags += [flag, value]
     if setup.flash_attention is not None:
         flags += ["--flash-attn", "on" if setup.flash_attention else "off"]
+    own = _kept(seat.ask.flags, LLAMACPP_NAMES, _LLAMACPP_SETS)
+    if not any(name == "--cache-ram" for name, _ in groups(own, LLAMACPP_NAMES)):
+        # As our engine sets it, by a variable: older builds, which keep no prompts, would refuse the flag.
+        environment["LLAMA_ARG_CACHE_RAM"] = f"{setup.prompt_cache_mib:.0f}"
+    flags += own
+    in_file = list(flags)
     if setup.kv_unified:
         # One cache for all slots: a length a slot would make the engine set aside one for each.
         arguments.append("--kv-unified")
         del keys["context_tokens"]
-    flags += _kept(seat.ask.flags, _LLAMACPP_SETS)
-    if flags:
-        keys["flags"] = flags
+        if whole != seat.ask.shape.max_context_tokens:
+            in_file += ["--ctx-size", str(whole)]
+    if in_file:
+        keys["flags"] = in_file
     return Launch(tuple(arguments + flags), environment, keys)
 
 
-def _kept(words: Sequence[str], ours: frozenset[str]) -> list[str]:
-    """Return a person's flags without those that the plan sets, each with its value."""
-    kept: list[str] = []
-    dropping = False
-    for word in words:
-        if word.startswith("-") and not is_number(word):
-            name = word.partition("=")[0]
-            dropping = (name.replace("_", "-") if name.startswith("--") else name) in ours
-        if not dropping:
-            kept.append(word)
-    return kept
+def _kept(words: Sequence[str], names: Mapping[str, str], ours: frozenset[str]) -> list[str]:
+    """Return a person's flags without those that the plan sets and their opposites, each with its value."""
+    opposites = {f"--no-{name[2:]}" for name in ours}
+    return [word for name, own in groups(words, names) if name not in ours | opposites for word in own]
 
 
 def _plain(share: float) -> float:

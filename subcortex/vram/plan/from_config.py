@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 from subcortex.config import LlamaCppTier, VllmTier
 from subcortex.errors import ConfigError
+from subcortex.models.quantisation import requantised
 from subcortex.models.shape import ModelShape
+from subcortex.vram.llamacpp.legality import split_problem
+from subcortex.vram.plan._given import FP8_CACHES, LLAMACPP_NAMES, VLLM_NAMES, Given
 from subcortex.vram.plan.ask import Free, TierAsk
-from subcortex.vram.setup import LlamaCppSetup, SplitMode, VllmSetup
+from subcortex.vram.setup import PROMPT_CACHE_MIB, LlamaCppSetup, SplitMode, VllmSetup
 
 #: Context that is planned for where neither the tier nor the model says one.
 FALLBACK_CONTEXT_TOKENS = 8192
-_SIZES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "K": 1024, "M": 1024**2, "G": 1024**3}
-_FP8_CACHES = ("fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc")
+_SPLIT_MODES = ("none", "layer", "row", "tensor")
 
 
 def ask_from(tier: LlamaCppTier | VllmTier, shape: ModelShape, rank: int = 0) -> TierAsk:
@@ -28,33 +30,37 @@ def ask_from(tier: LlamaCppTier | VllmTier, shape: ModelShape, rank: int = 0) ->
     Raises:
         ConfigError: A flag that decides memory has no readable value.
     """
-    flags = _flags(tier)
     if isinstance(tier, VllmTier):
-        return _vllm(tier, shape, rank, flags)
-    return _llamacpp(tier, shape, rank, flags)
+        return _vllm(tier, shape, rank, Given(tier.name, tier.flags, VLLM_NAMES))
+    return _llamacpp(tier, shape, rank, Given(tier.name, tier.flags, LLAMACPP_NAMES))
 
 
-def _vllm(tier: VllmTier, shape: ModelShape, rank: int, flags: _Flags) -> TierAsk:
-    context = tier.context_tokens or flags.number("--max-model-len") or shape.max_context_tokens
-    context = context or FALLBACK_CONTEXT_TOKENS
-    pool = flags.number("--kv-cache-memory-bytes", "--kv-cache-memory")
+def _vllm(tier: VllmTier, shape: ModelShape, rank: int, flags: Given) -> TierAsk:
+    context = _vllm_context(tier, shape, flags)
+    # vLLM takes a pool of nothing for none given.
+    pool = flags.size("--kv-cache-memory-bytes", least=0) or None
+    method = flags.text("--quantization")
+    if shape.quantisation is None and method is not None and method.startswith("fp8"):
+        shape = on_the_fly(shape)
     setup = VllmSetup(
-        tensor_parallel_size=flags.number("--tensor-parallel-size", "-tp") or tier.tensor_parallel_size,
-        pipeline_parallel_size=flags.number("--pipeline-parallel-size", "-pp") or tier.pipeline_parallel_size,
+        tensor_parallel_size=flags.whole("--tensor-parallel-size", least=1) or tier.tensor_parallel_size,
+        pipeline_parallel_size=flags.whole("--pipeline-parallel-size", least=1)
+        or tier.pipeline_parallel_size,
         context_tokens=context,
-        max_batched_tokens=flags.number("--max-num-batched-tokens"),
-        max_sequences=flags.number("--max-num-seqs"),
-        block_size_tokens=flags.number("--block-size") or 16,
-        kv_bytes_per_element=1.0 if flags.text("--kv-cache-dtype") in _FP8_CACHES else None,
-        eager=flags.given("--enforce-eager"),
-        sleep_mode=flags.given("--enable-sleep-mode"),
-        expert_parallel=flags.given("--enable-expert-parallel"),
-        custom_all_reduce=not flags.given("--disable-custom-all-reduce"),
-        gpu_memory_utilization=flags.fraction("--gpu-memory-utilization") or tier.gpu_memory_utilization,
+        max_batched_tokens=flags.size("--max-num-batched-tokens", least=1),
+        max_sequences=flags.whole("--max-num-seqs", least=1),
+        block_size_tokens=flags.whole("--block-size", least=1) or 16,
+        kv_bytes_per_element=1.0 if flags.text("--kv-cache-dtype") in FP8_CACHES else None,
+        eager=flags.switch("--enforce-eager"),
+        sleep_mode=flags.switch("--enable-sleep-mode"),
+        expert_parallel=flags.switch("--enable-expert-parallel"),
+        custom_all_reduce=not flags.switch("--disable-custom-all-reduce"),
+        gpu_memory_utilization=flags.share("--gpu-memory-utilization") or tier.gpu_memory_utilization,
         kv_pool_bytes=pool,
     )
     free = {Free.POOL} if pool is None and setup.gpu_memory_utilization is None else set()
-    if "tensor_parallel_size" not in tier.model_fields_set and setup.tensor_parallel_size == 1:
+    said = "tensor_parallel_size" in tier.model_fields_set or flags.has("--tensor-parallel-size")
+    if not said:
         free.add(Free.TENSOR_PARALLEL)
     return TierAsk(
         name=tier.name,
@@ -72,26 +78,53 @@ def _vllm(tier: VllmTier, shape: ModelShape, rank: int, flags: _Flags) -> TierAs
     )
 
 
-def _llamacpp(tier: LlamaCppTier, shape: ModelShape, rank: int, flags: _Flags) -> TierAsk:
-    context = tier.context_tokens or shape.max_context_tokens or FALLBACK_CONTEXT_TOKENS
+def _vllm_context(tier: VllmTier, shape: ModelShape, flags: Given) -> int:
+    """Return the longest request; a flag comes after the tier's own and so counts."""
+    own = shape.max_context_tokens or FALLBACK_CONTEXT_TOKENS
+    if not flags.has("--max-model-len"):
+        return tier.context_tokens or own
+    if str(flags.text("--max-model-len")).strip().lower() in ("auto", "-1"):
+        # vLLM would go down from there to what fits; so does a person, with what the plan offers.
+        return own
+    return flags.size("--max-model-len", least=1) or own
+
+
+def on_the_fly(shape: ModelShape) -> ModelShape:
+    """Return a model of 16 bits as vLLM makes FP8 of it while loading: a scale a matrix, no blocks."""
+    made = requantised(shape, "fp8")
+    assert made.quantisation is not None
+    return replace(made, quantisation=replace(made.quantisation, block=None))
+
+
+def _llamacpp(tier: LlamaCppTier, shape: ModelShape, rank: int, flags: Given) -> TierAsk:
+    slots = flags.whole("--parallel", least=1) or tier.parallel
     # Without a context of its own all slots share one cache of the model's length.
-    shared = tier.context_tokens is None
-    layers = flags.number("--n-gpu-layers", "-ngl")
-    flash = flags.text("--flash-attn", "-fa")
+    shared = flags.switch("--kv-unified", otherwise=tier.context_tokens is None)
+    whole = flags.whole("--ctx-size", least=0)
+    if whole is None:
+        whole = (tier.context_tokens or 0) * tier.parallel
+    if whole == 0:
+        whole = (shape.max_context_tokens or FALLBACK_CONTEXT_TOKENS) * (1 if shared else slots)
+    context = whole if shared else max(1, whole // slots)
+    batch = flags.whole("--batch-size", least=1) or 2048
+    micro = flags.whole("--ubatch-size", least=0)
+    split = _split(tier, flags)
     setup = LlamaCppSetup(
-        context_tokens=context if shared else context * tier.parallel,
-        parallel=tier.parallel,
-        batch_tokens=flags.number("--batch-size", "-b") or 2048,
-        micro_batch_tokens=flags.number("--ubatch-size", "-ub") or 512,
-        gpu_layers=tier.gpu_layers if layers is None else layers,
-        split_mode=cast(SplitMode, flags.text("--split-mode", "-sm") or tier.split_mode or "layer"),
-        tensor_split=tuple(tier.tensor_split) if tier.tensor_split else None,
-        main_gpu=flags.number("--main-gpu", "-mg") or 0,
-        kv_type_k=flags.text("--cache-type-k", "-ctk") or "f16",
-        kv_type_v=flags.text("--cache-type-v", "-ctv") or "f16",
-        flash_attention=None if flash in (None, "auto") else flash not in ("off", "false", "0"),
-        kv_unified=True if shared or flags.given("--kv-unified", "-kvu") else None,
-        mmap=not flags.given("--no-mmap"),
+        context_tokens=whole,
+        parallel=slots,
+        batch_tokens=batch,
+        # 0 is llama.cpp's word for as many as a batch has.
+        micro_batch_tokens=512 if micro is None else micro or batch,
+        gpu_layers=_layers(tier, shape, flags),
+        split_mode=cast(SplitMode, flags.text("--split-mode", _SPLIT_MODES) or tier.split_mode or "layer"),
+        tensor_split=split,
+        main_gpu=flags.whole("--main-gpu", least=0) or 0,
+        kv_type_k=flags.text("--cache-type-k") or "f16",
+        kv_type_v=flags.text("--cache-type-v") or "f16",
+        flash_attention=flags.on_or_off("--flash-attn"),
+        kv_unified=True if shared else None,
+        mmap=flags.switch("--mmap", otherwise=True),
+        prompt_cache_mib=_prompt_cache(flags),
     )
     # The embedded llama.cpp has no CUDA; a binary may.
     devices: tuple[int, ...] | None = () if tier.executable is None else None
@@ -102,72 +135,39 @@ def _llamacpp(tier: LlamaCppTier, shape: ModelShape, rank: int, flags: _Flags) -
         shape=shape,
         setup=setup,
         context_tokens=context,
-        concurrency=tier.parallel,
+        concurrency=slots,
         rank=rank,
         devices=devices,
         start=tier.start,
-        free=frozenset() if tier.tensor_split else frozenset({Free.SPLIT}),
+        free=frozenset() if split else frozenset({Free.SPLIT}),
         model=tier.model,
         flags=tuple(tier.flags),
     )
 
 
-class _Flags:
-    """Flags of an engine, read by name: ``--name value`` and ``--name=value``."""
-
-    def __init__(self, tier: str, values: Mapping[str, str | None]) -> None:
-        self._tier = tier
-        self._values = values
-
-    def given(self, *names: str) -> bool:
-        return any(name in self._values for name in names)
-
-    def text(self, *names: str) -> str | None:
-        return next((self._values[name] for name in names if name in self._values), None)
-
-    def number(self, *names: str) -> int | None:
-        text = self.text(*names)
-        if text is None:
-            return None
-        factor = _SIZES.get(text[-1:] if not text[-1:].isdigit() else "")
-        digits = text if text[-1:].isdigit() else text[:-1]
-        try:
-            return int(float(digits) * (factor or 0) + 0.5) if factor else int(text)
-        except ValueError:
-            raise self._unreadable(names[0], text, "a number") from None
-
-    def fraction(self, name: str) -> float | None:
-        text = self.text(name)
-        try:
-            return None if text is None else float(text)
-        except ValueError:
-            raise self._unreadable(name, text or "", "a share, e.g. 0.9") from None
-
-    def _unreadable(self, name: str, text: str, wanted: str) -> ConfigError:
-        return ConfigError(
-            f"tier {self._tier!r}: {name} is {text!r}, which is not {wanted}",
-            hint="Mend it in the tier's flags.",
-            key="flags",
-        )
+def _layers(tier: LlamaCppTier, shape: ModelShape, flags: Given) -> int | None:
+    """Return the layers on GPUs, None for as many as fit."""
+    words = {"auto": None, "all": len(shape.layers) + 1}
+    text = flags.text("--n-gpu-layers")
+    if text in words:
+        return words[text]
+    found = flags.whole("--n-gpu-layers", least=0)
+    return tier.gpu_layers if found is None else found
 
 
-def _flags(tier: LlamaCppTier | VllmTier) -> _Flags:
-    words: Sequence[str] = tier.flags
-    found: dict[str, str | None] = {}
-    for place, word in enumerate(words):
-        if not word.startswith("-") or is_number(word):
-            continue
-        name, equals, value = word.partition("=")
-        after = words[place + 1] if place + 1 < len(words) else None
-        if not equals and after is not None and (not after.startswith("-") or is_number(after)):
-            value, equals = after, "="
-        # vLLM reads underscores as dashes.
-        found["--" + name[2:].replace("_", "-") if name.startswith("--") else name] = (
-            value if equals else None
-        )
-    return _Flags(tier.name, found)
+def _split(tier: LlamaCppTier, flags: Given) -> tuple[float, ...] | None:
+    shares = flags.shares("--tensor-split")
+    key = "flags" if shares else "tensor_split"
+    shares = shares or (tuple(tier.tensor_split) if tier.tensor_split else None)
+    if shares is not None and (problem := split_problem(shares)):
+        hint = "Give shares that are not negative, and one above 0; or none, to share by free memory."
+        raise ConfigError(f"tier {tier.name!r}: {problem}", hint=hint, key=key)
+    return shares
 
 
-def is_number(word: str) -> bool:
-    """Return whether a word that may begin with a dash is a number, not a flag."""
-    return word.lstrip("-").replace(".", "", 1).isdigit()
+def _prompt_cache(flags: Given) -> float:
+    """Return the MiB that old prompts may take of host memory."""
+    mib = flags.whole("--cache-ram", least=-1)
+    if mib == -1:
+        raise flags.wrong("--cache-ram", "a limit: no plan can promise memory without one")
+    return PROMPT_CACHE_MIB if mib is None else float(mib)

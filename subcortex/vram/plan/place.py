@@ -45,9 +45,9 @@ class Layout:
 
 def layouts(book: Book, ask: TierAsk) -> tuple[list[Layout], list[str]]:
     """Return the legal ways to run a tier, fewest GPUs first, and what was refused and why."""
-    allowed = _allowed(book, ask)
+    allowed, old = book.allowed(ask), book.too_old(ask)
     if not allowed:
-        return _checked(book, ask, [Layout(0, _on_host(ask.setup))])
+        return ([], [old]) if old else _checked(book, ask, [Layout(0, _on_host(ask.setup))])
     if isinstance(ask.setup, LlamaCppSetup):
         return _checked(book, ask, _llamacpp_layouts(ask, ask.setup, len(allowed)))
     setup = ask.setup
@@ -63,7 +63,7 @@ def layouts(book: Book, ask: TierAsk) -> tuple[list[Layout], list[str]]:
     ]
     if not found:
         need = setup.tensor_parallel_size * setup.pipeline_parallel_size
-        return [], [f"it asks for {need} GPUs and may use {len(allowed)}"]
+        return [], [f"it asks for {need} GPUs and may use {len(allowed)}" + (f": {old}" if old else "")]
     # Of the layouts on as many GPUs, tensor parallelism first: it is the faster one for a single request.
     return _checked(book, ask, sorted(found, key=lambda layout: (layout.gpus, -_tensor(layout))))
 
@@ -98,11 +98,6 @@ def _checked(book: Book, ask: TierAsk, found: list[Layout]) -> tuple[list[Layout
         else:
             refused.append(why)
     return legal, list(dict.fromkeys(refused))
-
-
-def _allowed(book: Book, ask: TierAsk) -> list[int]:
-    gpus = sorted(book.gpus)
-    return gpus if ask.devices is None else [gpu for gpu in ask.devices if gpu in book.gpus]
 
 
 class Search:
@@ -146,7 +141,7 @@ class Search:
         """Return whether the weights alone, evenly divided, are too much for the largest card."""
         if mode is not Mode.AWAKE or not layout.gpus or not isinstance(layout.setup, VllmSetup):
             return False
-        largest = max(self._book.limits[gpu].mib for gpu in _allowed(self._book, ask))
+        largest = max(self._book.limits[gpu].mib for gpu in self._book.allowed(ask))
         return self._book.weights_mib(ask) / layout.gpus > largest
 
     def _least_mib(self, k: int) -> float:
@@ -156,7 +151,7 @@ class Search:
             return 0.0
         key = (ask.name, ask.setup)
         if key not in self._book.least_mib:
-            gpus = _allowed(self._book, ask)
+            gpus = self._book.allowed(ask)
             # llama.cpp's layers take the same however they are spread.
             some = found[:1] if isinstance(ask.setup, LlamaCppSetup) else (found[0], found[-1])
             sizes = []
@@ -231,7 +226,7 @@ class Search:
     ) -> Iterator[tuple[int, ...]]:
         """Yield the GPUs to try; of sets that are alike, one."""
         seen: set[tuple[object, ...]] = set()
-        for gpus in combinations(_allowed(self._book, self._asks[k]), layout.gpus):
+        for gpus in combinations(self._book.allowed(self._asks[k]), layout.gpus):
             signature = tuple((self._alike[gpu], held.get(gpu, ())) for gpu in gpus)
             if signature not in seen:
                 seen.add(signature)

@@ -14,6 +14,7 @@ from subcortex.vram.plan.ask import TierAsk
 from subcortex.vram.plan.budget import HOST, Budget, Load, budgets
 from subcortex.vram.plan.estimator import Estimator, KvPool
 from subcortex.vram.setup import LlamaCppSetup, Setup, VllmSetup
+from subcortex.vram.vllm.legality import LEAST_CAPABILITY, runs_on
 
 _MIB = 2**20
 
@@ -63,6 +64,8 @@ class Book:
         #: On how many GPUs a tier is of use, by name; GB/s of the slowest link between GPUs.
         self.useful: dict[str, frozenset[int]] = {}
         self.links: dict[tuple[int, ...], float] = {}
+        #: GPUs that vLLM serves.
+        self._new = {gpu.index for gpu in hardware.gpus if runs_on(gpu)}
         self._kinds = {gpu.index: self._kind(gpu) for gpu in hardware.gpus}
         self._footprints: dict[tuple[object, ...], Footprint] = {}
         self._pools: dict[tuple[object, ...], Sequence[KvPool]] = {}
@@ -86,6 +89,26 @@ class Book:
     def _id(self, thing: object) -> int:
         self._kept[id(thing)] = thing
         return id(thing)
+
+    def allowed(self, ask: TierAsk) -> list[int]:
+        """Return the GPUs that a tier may use and its engine serves, in the order of its ranks."""
+        named = sorted(self.gpus) if ask.devices is None else ask.devices
+        serves = self._new if isinstance(ask.setup, VllmSetup) else self.gpus
+        return [gpu for gpu in named if gpu in serves]
+
+    def too_old(self, ask: TierAsk) -> str | None:
+        """Return which of the GPUs that a tier may use its engine does not serve; None if it serves all."""
+        if not isinstance(ask.setup, VllmSetup):
+            return None
+        named = self.gpus if ask.devices is None else ask.devices
+        old = [self.gpus[gpu] for gpu in sorted(named) if gpu in self.gpus and gpu not in self._new]
+        if not old:
+            return None
+        have = ", ".join(
+            f"GPU {gpu.index} ({gpu.name}) has {'.'.join(map(str, gpu.compute_capability or ()))}"
+            for gpu in old
+        )
+        return f"vLLM wants compute capability {'.'.join(map(str, LEAST_CAPABILITY))}, and {have}"
 
     def pools(self, seat: Seat, setup: Setup) -> Sequence[KvPool]:
         """Return how each stage keeps keys and values."""

@@ -97,8 +97,7 @@ def shortfalls(refused: NoFit) -> tuple[Shortfall, ...]:
 def _seats(book: Book, ask: TierAsk) -> list[Seat]:
     found = []
     for layout in layouts(book, ask)[0]:
-        may = [gpu for gpu in book.gpus if ask.devices is None or gpu in ask.devices]
-        for i, gpus in enumerate(combinations(may, layout.gpus)):
+        for i, gpus in enumerate(combinations(book.allowed(ask), layout.gpus)):
             if i >= _MOST_SETS:
                 break
             setup = layout.setup

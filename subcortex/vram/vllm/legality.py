@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from subcortex.hardware import Gpu
 from subcortex.models.shape import (
     Attention,
     FullAttention,
@@ -21,6 +22,11 @@ from subcortex.vram.vllm.weights import kv_heads_per_rank, padded_vocabulary, st
 #: What is wrong, the setting, and its nearest legal values.
 Problem = tuple[str, str, tuple[object, ...]]
 
+#: Least compute capability of a card that vLLM serves: Turing. Its builds for CUDA 12.8 and newer have no
+#: kernels for older ones (``CMakeLists.txt``), and its FP8 and AWQ ask for as much
+#: (``layers/quantization``, get_min_capability).
+LEAST_CAPABILITY = (7, 5)
+
 #: Architectures whose classes do not implement ``SupportsPP`` (vLLM ``model_executor/models``).
 _WITHOUT_PIPELINE = frozenset(
     {"Gemma3nForCausalLM", "Mamba2ForCausalLM", "OuroForCausalLM", "Zamba2ForCausalLM"}
@@ -29,6 +35,11 @@ _WITHOUT_PIPELINE = frozenset(
 _USUAL_GPUS = 8
 #: Methods whose groups vLLM pads or does not check against tensor parallelism.
 _PADDED_METHODS = frozenset({"mxfp4", "gguf", "bitsandbytes"})
+
+
+def runs_on(gpu: Gpu) -> bool:
+    """Return whether vLLM serves a card; one whose compute capability is not known is taken to be new."""
+    return gpu.compute_capability is None or gpu.compute_capability >= LEAST_CAPABILITY
 
 
 def tensor_parallel_problems(shape: ModelShape, size: int, *, expert_parallel: bool = False) -> list[str]:

@@ -11,10 +11,11 @@ from subcortex.errors import DoesNotFit, InvalidRequest
 from subcortex.hardware import Hardware
 from subcortex.vram.plan import Fit, Free, NoFit, Plan, TierAsk, alternatives, find, plan, shortfalls, written
 from subcortex.vram.plan.compare import STEP, Option, options
+from subcortex.vram.plan.real import Estimates
 from subcortex.vram.plan.seat import Book, Mode
 from subcortex.vram.setup import LlamaCppSetup, VllmSetup
 from tests.vram.plan.test_communication import Wire
-from tests.vram.plan.toys import Refused, Simple, ask, kv_bytes, machine
+from tests.vram.plan.toys import Refused, Simple, ask, kv_bytes, machine, toy
 
 
 def planned(asks: list[TierAsk], hardware: Hardware, **how) -> Plan:
@@ -81,6 +82,28 @@ def test_llama_cpp_is_split_over_cards_by_what_they_have_left():
     large, small = map(float, arguments[9].split(","))
     assert large > 3 * small
     assert arguments[10:] == ("--main-gpu", "0")
+
+
+def test_old_prompts_are_bounded_by_what_the_engine_is_told():
+    # tests/engines/test_llamacpp.py sees the engine set the same variable to the same figure.
+    tier = ask("t", 6, engine="llama.cpp")
+    launch = planned([tier], machine(8)).tiers[0].launch
+    assert launch.environment["LLAMA_ARG_CACHE_RAM"] == "512"
+    assert not any("cache-ram" in word for word in launch.arguments)
+    setup = LlamaCppSetup(context_tokens=8192, prompt_cache_mib=2048)
+    own = replace(tier, setup=setup, flags=("-cram", "2048"))
+    launch = planned([own], machine(8)).tiers[0].launch
+    assert "LLAMA_ARG_CACHE_RAM" not in launch.environment
+    assert launch.arguments[-2:] == ("-cram", "2048")
+
+
+def test_old_prompts_are_part_of_what_the_host_needs():
+    def host(mib: float) -> float:
+        setup = LlamaCppSetup(context_tokens=8192, prompt_cache_mib=mib)
+        return Estimates(machine(24)).footprint(toy(5), setup, machine(24).gpus).host.total.mean_mib
+
+    # On average the cache is half full.
+    assert host(2048) - host(512) == pytest.approx((2048 - 512) / 2)
 
 
 def test_tiers_that_do_not_fit_together_take_turns():
@@ -196,7 +219,9 @@ def test_a_plan_is_json_all_through():
 def test_layouts_are_compared_over_all_cards():
     book = Book(machine(24, 24), Simple(), 0.95)
     found = {option.name: option for option in options(ask("t", 20), book, lambda _: Wire(), lambda _: 936.0)}
-    assert list(found) == ["TP 2", "PP 2", "DP 2"]
+    # One card of the two says what the second is worth.
+    assert list(found) == ["TP 2", "PP 2", "DP 2", "GPU 0"]
+    assert found["GPU 0"].kv_tokens * 2 == found["DP 2"].kv_tokens
     assert found["TP 2"].gpus[0].weights_mib == pytest.approx(10 * 1024)
     # Two stages one after the other read as much as one card would; two ranks read half each.
     step = STEP.mean_s
@@ -221,8 +246,37 @@ def test_a_slow_card_rules_the_speed_of_its_ranks():
 def test_llama_cpp_compares_layers_rows_and_copies():
     book = Book(machine(24, 24), Simple(), 0.95)
     found = options(ask("t", 20, engine="llama.cpp"), book, lambda _: Wire(), lambda _: None)
-    assert [option.name for option in found] == ["layer", "row", "DP 2"]
+    assert [option.name for option in found] == ["layer", "row", "DP 2", "GPU 0"]
     assert all(option.decode is None for option in found)
+
+
+def compared(tier: TierAsk, hardware: Hardware, **how) -> dict[str, Option]:
+    book = Book(hardware, Simple(), 0.95, **how)
+    return {option.name: option for option in options(tier, book, lambda _: Wire(), lambda _: 936.0)}
+
+
+def test_of_unequal_cards_the_larger_are_compared_by_themselves_too():
+    found = compared(ask("t", 14), machine(8, 24, 24))
+    assert [name for name in found if " on " in name] == ["TP 2 on 1,2", "PP 2 on 1,2", "DP 2 on 1,2"]
+    assert [name for name in found if name.startswith("GPU")] == ["GPU 1", "GPU 0"]
+    assert [figures.gpu for figures in found["TP 2 on 1,2"].gpus] == [1, 2]
+    # The small card is in the way of all three together, and too small alone.
+    assert not found["DP 3"].fits
+    assert not found["GPU 0"].fits
+    assert found["GPU 1"].fits
+    assert found["TP 2 on 1,2"].kv_tokens > found["PP 3"].kv_tokens
+
+
+def test_one_card_alone_has_no_parts():
+    assert list(compared(ask("t", 14), machine(24))) == ["1 GPU"]
+
+
+def test_what_our_own_engines_hold_is_room_in_a_comparison():
+    crowded = machine(24, used_mib=20 * 1024)
+    assert not compared(ask("t", 10), crowded)["1 GPU"].fits
+    found = compared(ask("t", 10), crowded, own_mib={0: 19 * 1024.0})["1 GPU"]
+    assert found.fits
+    assert found.gpus[0].budget_mib == 24 * 1024 - 1024 - 128
 
 
 def test_a_ready_setup_of_llama_cpp_keeps_its_slots():
