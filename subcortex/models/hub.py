@@ -2,7 +2,8 @@
 
 Over the network only config.json and the weights' index are fetched: over HTTPS (plain HTTP to this machine
 alone), within a time and a size, without redirects to other hosts. ``HF_TOKEN`` goes to the hub and nowhere
-else, and is in no error and no log. What was fetched is kept in the user's cache folder.
+else, and is in no error and no log. ``HF_ENDPOINT`` is another hub's address; ``HF_HUB_OFFLINE`` and
+``TRANSFORMERS_OFFLINE`` keep everything at home. What was fetched is kept in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -16,42 +17,27 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import platformdirs
 
 from subcortex.errors import ConfigError
+from subcortex.models._http import LOOPBACK, Deadline, opener
 
 ENDPOINT = "https://huggingface.co"
 MOST_CONFIG_BYTES = 2**20
 #: The index of DeepSeek-V3 has 9 MB; only its first figure is wanted, but it stands where it likes.
 MOST_INDEX_BYTES = 32 * 2**20
 _CHUNK_BYTES = 64 * 1024
-_LOCAL = ("localhost", "127.0.0.1", "::1")
+#: Each keeps the hub's own library from the network, with one of these values.
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+_YES = ("1", "ON", "YES", "TRUE")
 _TOTAL_SIZE = re.compile(rb'"total_size"\s*:\s*(\d{1,18})\b')
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _FRESH_S = 24 * 3600.0
-
-
-class _SameHost(urllib.request.HTTPRedirectHandler):
-    """Follows redirects within one host and scheme."""
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        old, new = urlsplit(req.full_url), urlsplit(newurl)
-        if (old.scheme, old.netloc) != (new.scheme, new.netloc):
-            raise urllib.error.URLError(f"a redirect to another host, {new.hostname}, is not followed")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +45,11 @@ class Hub:
     """A hub of models.
 
     Args:
-        endpoint: Scheme and host.
-        timeout_s: Time for one file in all.
+        endpoint: Scheme and host; by default what ``HF_ENDPOINT`` says, else huggingface.co.
+        timeout_s: Time for one file in all, from the connection to its last byte.
     """
 
-    endpoint: str = field(default_factory=lambda: ENDPOINT)
+    endpoint: str = field(default_factory=lambda: os.environ.get("HF_ENDPOINT", "").strip() or ENDPOINT)
     timeout_s: float = 20.0
 
     def config(self, name: str) -> bytes:
@@ -73,7 +59,8 @@ class Hub:
             name: ``owner/name``.
 
         Raises:
-            ConfigError: There is none, it may not be read, or the hub does not answer.
+            ConfigError: There is none, it may not be read, the hub does not answer, its address is none, or a
+                variable forbids the network.
         """
         return self._get(name, "config.json", MOST_CONFIG_BYTES)
 
@@ -87,26 +74,69 @@ class Hub:
         return int(found[1]) if found else None
 
     def _get(self, name: str, file: str, most_bytes: int) -> bytes:
-        url = f"{self.endpoint}/{name}/resolve/main/{file}"
-        parts = urlsplit(url)
-        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOCAL):
-            raise ConfigError(f"{self.endpoint} is not reached over HTTPS", hint="Use https://.", file=name)
+        _not_forbidden(name)
+        place = _checked(self.endpoint)
+        url = f"{place.geturl().rstrip('/')}/{name}/resolve/main/{file}"
         request = urllib.request.Request(url, headers={"User-Agent": "subcortex", **_authorization()})  # noqa: S310
-        opener = urllib.request.build_opener(_SameHost)
-        deadline = time.monotonic() + self.timeout_s
+        deadline = Deadline.after(self.timeout_s)
         try:
-            with opener.open(request, timeout=self.timeout_s) as answer:
-                return b"".join(_chunks(answer, deadline, most_bytes, f"{name}/{file}"))
+            with opener(place, deadline).open(request, timeout=self.timeout_s) as answer:
+                return b"".join(_chunks(answer, most_bytes, f"{name}/{file}"))
         except urllib.error.HTTPError as error:
             error.close()
             raise _refused(name, file, error.code) from None
         except (OSError, HTTPException, ValueError) as error:
-            reason = getattr(error, "reason", None) or error
+            reason = _without_token(str(getattr(error, "reason", None) or error))[:200]
             raise ConfigError(
-                f"{file} of {name} could not be fetched from {parts.hostname}: {str(reason)[:200]}",
+                f"{file} of {name} could not be fetched from {place.hostname}: {reason}",
                 hint="Check the network, or download the model and give its folder.",
                 file=name,
             ) from None
+
+
+def offline_by() -> str | None:
+    """Return the environment variable that forbids the network, None if none does."""
+    return next((name for name in _OFFLINE if os.environ.get(name, "").strip().upper() in _YES), None)
+
+
+def _not_forbidden(name: str) -> None:
+    variable = offline_by()
+    if variable:
+        raise ConfigError(
+            f"{name} is not asked for over the network: {variable} is set",
+            hint=f"Unset {variable}, or download the model and give its folder.",
+            file=name,
+            variable=variable,
+        )
+
+
+def _checked(endpoint: str) -> SplitResult:
+    """Return a hub's address taken apart; what is wrong with it may hold a password, and is not shown."""
+    try:
+        place = urlsplit(endpoint)
+        host, secure = place.hostname, place.scheme == "https"
+        sound = bool(host) and (place.port is None or place.port > 0)
+    except ValueError:
+        raise _no_endpoint("is no address") from None
+    if not sound or not (secure or (place.scheme == "http" and host in LOOPBACK)):
+        raise _no_endpoint("is not reached over HTTPS")
+    if "@" in place.netloc or place.query or place.fragment or not re.fullmatch(r"[!-~]+", endpoint):
+        raise _no_endpoint("has more in it than a host and a path")
+    return place
+
+
+def _no_endpoint(why: str) -> ConfigError:
+    return ConfigError(
+        f"the hub's address {why}",
+        hint="Set HF_ENDPOINT to https://HOST (http:// for this machine alone), or unset it.",
+        variable="HF_ENDPOINT",
+    )
+
+
+def _without_token(text: str) -> str:
+    """Return a text without the token, which a server could have sent back."""
+    token = os.environ.get("HF_TOKEN", "").strip()
+    return re.sub(re.escape(token), "…", text, flags=re.IGNORECASE) if token else text
 
 
 def _authorization() -> dict[str, str]:
@@ -118,17 +148,13 @@ def _authorization() -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def _chunks(answer: IO[bytes], deadline: float, most_bytes: int, file: str) -> Iterator[bytes]:
-    """Yield an answer piece by piece, up to a time and a size."""
+def _chunks(answer: IO[bytes], most_bytes: int, file: str) -> Iterator[bytes]:
+    """Yield an answer piece by piece, up to a size."""
     total = 0
-    # One read returns what is there (``read1``), so a slow sender cannot outlast the deadline by much.
-    read = getattr(answer, "read1", answer.read)
-    while chunk := read(_CHUNK_BYTES):
+    while chunk := answer.read(_CHUNK_BYTES):
         total += len(chunk)
         if total > most_bytes:
             raise ValueError(f"{file} is larger than {most_bytes // 2**20} MiB")
-        if time.monotonic() > deadline:
-            raise TimeoutError("it took too long")
         yield chunk
     if getattr(answer, "length", None):
         raise ValueError("the answer was cut short")

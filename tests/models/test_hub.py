@@ -28,6 +28,7 @@ class _Server(ThreadingHTTPServer):
     asked: list[tuple[str, str | None]]
     elsewhere: str
     stop: threading.Event
+    left: threading.Event
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -51,6 +52,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._endless()
         if owner == "slow":
             return self._slow()
+        if owner.startswith("drip"):
+            return self._drip(owner)
+        if owner == "tell":
+            return self._tell()
         if owner == "short":
             return self._answer(200, b"{", length=1000)
         if file.endswith("resolve/main/config.json") and owner == "real":
@@ -86,6 +91,25 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b" ")
                 self.wfile.flush()
 
+    def _drip(self, owner: str) -> None:
+        """Send a good answer a byte at a time, each long before a wait for one would end: 4 s of header."""
+        status, padding = "HTTP/1.1 200 OK\r\n", f"X-Padding: {'a' * 200}\r\n"
+        text = {"drip-status": f"{status[:-2]}{'.' * 200}\r\n", "drip-header": status + padding}[owner]
+        text += f"Content-Length: {len(_CONFIG)}\r\n\r\n"
+        try:
+            for byte in text.encode():
+                if self.server.stop.wait(0.02):
+                    return
+                self.wfile.write(bytes((byte,)))
+            self.wfile.write(_CONFIG)
+        except OSError:
+            self.server.left.set()
+
+    def _tell(self) -> None:
+        """Send the token back where errors quote the server."""
+        said = (self.headers.get("Authorization") or "").removeprefix("Bearer ").upper()
+        self.wfile.write(f"{said} is what I was given\r\n\r\n".encode())
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 
@@ -94,6 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
 def _serving(elsewhere: str = "") -> Iterator[_Server]:
     server = _Server(("127.0.0.1", 0), _Handler)
     server.asked, server.elsewhere, server.stop = [], elsewhere, threading.Event()
+    server.left = threading.Event()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -107,7 +132,8 @@ def _serving(elsewhere: str = "") -> Iterator[_Server]:
 
 @pytest.fixture(autouse=True)
 def _no_token(monkeypatch, tmp_path):
-    monkeypatch.delenv("HF_TOKEN", raising=False)
+    for variable in ("HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     for variable in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
@@ -177,6 +203,88 @@ def test_what_goes_wrong_is_said(server, name, said, hint):
 def test_a_sender_that_never_ends_is_given_up(server):
     with pytest.raises(ConfigError, match="too long"):
         _hub(server, timeout_s=0.3).config("slow/model")
+
+
+@pytest.mark.parametrize("what", ["drip-status", "drip-header"])
+def test_a_sender_whose_header_drips_is_given_up(server, what):
+    with pytest.raises(ConfigError, match="too long"):
+        _hub(server, timeout_s=0.3).config(f"{what}/model")
+    assert server.left.wait(10), "the connection was left open"
+
+
+def test_a_deadline_that_is_over_sends_nothing(server):
+    with pytest.raises(ConfigError, match="too long"):
+        _hub(server, timeout_s=0.0).config("real/model")
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+@pytest.mark.parametrize("value", ["1", "on", "Yes", "TRUE"])
+def test_no_request_leaves_where_a_variable_forbids_it(server, monkeypatch, variable, value):
+    monkeypatch.setenv("HF_ENDPOINT", _hub(server).endpoint)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=f"{variable} is set") as refused:
+        read_shape("real/model", offline=False)
+    assert variable in (refused.value.hint or "")
+    assert refused.value.details["variable"] == variable
+    assert Hub().stored_bytes("real/model") is None
+    assert server.asked == []
+    monkeypatch.setenv(variable, "0")
+    assert read_shape("real/model", offline=False).source == "hub"
+
+
+def test_what_was_fetched_before_is_still_there_where_a_variable_forbids_the_network(server, monkeypatch):
+    hub.remember("real/model", Fetched(_CONFIG, 7))
+    (kept,) = Path(os.environ["XDG_CACHE_HOME"]).rglob("config.json")
+    os.utime(kept, (1e9, 1e9))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert hub.fetch("real/model", _hub(server)) == Fetched(_CONFIG, 7)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("end", ["", "/", "/mirror"])
+def test_another_hub_is_asked_where_the_environment_names_one(server, monkeypatch, end):
+    monkeypatch.setenv("HF_ENDPOINT", _hub(server).endpoint + end)
+    with contextlib.suppress(ConfigError):
+        Hub().config("real/model")
+    assert server.asked[0][0] == f"{end.rstrip('/')}/real/model/resolve/main/config.json"
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://user:pa55word@hub.example",
+        "http://hub.example/pa55word",
+        "https://hub.example?pa55word",
+        "https://hub.example#pa55word",
+        "https://hub.example:pa55word",
+        "https://[pa55word",
+        "https://hub.example/\tpa55word",
+        "pa55word",
+    ],
+)
+def test_an_address_that_is_none_is_refused_and_not_shown(server, monkeypatch, endpoint):
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    with pytest.raises(ConfigError, match="the hub's address") as refused:
+        Hub().config("real/model")
+    assert "HF_ENDPOINT" in (refused.value.hint or "")
+    assert "pa55word" not in f"{refused.value} {refused.value.details}"
+
+
+def test_a_token_that_the_server_sends_back_is_not_shown(server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with pytest.raises(ConfigError, match="is what I was given") as refused:
+        _hub(server).config("tell/model")
+    assert server.asked[0][1] == "Bearer hf_secret"
+    assert "hf_secret" not in str(refused.value).lower()
+
+
+def test_this_machine_is_not_asked_through_a_proxy(server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    with _serving() as proxy:
+        monkeypatch.setenv("http_proxy", _hub(proxy).endpoint)
+        assert _hub(server).config("real/model") == _CONFIG
+        assert proxy.asked == []
 
 
 @pytest.mark.parametrize(
