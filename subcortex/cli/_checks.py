@@ -11,7 +11,7 @@ from typing import Literal
 
 from subcortex.config import Config
 from subcortex.errors import DaemonUnreachable, SubcortexError
-from subcortex.hardware import Hardware
+from subcortex.hardware import Hardware, refuse_mig
 
 Outcome = Literal["ok", "warn", "fail", "skip"]
 
@@ -82,6 +82,10 @@ def _gpus(hardware: Hardware) -> Check:
         f"{gpu.memory_total_mib / 1024:.1f} GiB free"
         for gpu in hardware.gpus
     )
+    try:
+        refuse_mig(hardware)
+    except SubcortexError as error:
+        return Check("gpus", "warn", error.message, error.hint)
     cuda = ".".join(map(str, hardware.cuda_version or ())) or "?"
     return Check("gpus", "ok", f"{cards}; driver {hardware.driver_version}, CUDA {cuda}")
 

@@ -26,6 +26,17 @@ class Machine:
     hardware: Hardware
     here: bool
 
+    def to_plan_on(self) -> Hardware:
+        """Return what it has, if that can be planned on.
+
+        Raises:
+            InvalidRequest: A card is in MIG mode.
+        """
+        from subcortex.hardware import refuse_mig
+
+        refuse_mig(self.hardware)
+        return self.hardware
+
 
 def hardware_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add both options; the command gets ``machine``, a ``Machine``, in their place."""

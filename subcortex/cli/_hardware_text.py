@@ -84,6 +84,21 @@ def _gpus(hardware: Hardware) -> Iterator[str]:
     ]
     yield from table(header, rows, right=(0, 2, 3, 4, 5, 6))
     yield from (inert(f"GPU {gpu.index} is {gpu.uuid}") for gpu in hardware.gpus if gpu.uuid)
+    for gpu in hardware.gpus:
+        yield from _instances(gpu)
+        if gpu.unread:
+            yield inert(f"GPU {gpu.index} has no usable answer for {', '.join(gpu.unread)}")
+
+
+def _instances(gpu: Gpu) -> Iterator[str]:
+    if gpu.mig is None:
+        return
+    yield f"GPU {gpu.index} is in MIG mode: CUDA sees its instances, not the card; nothing is planned on it"
+    for instance in gpu.mig:
+        size = f"{_whole(instance.memory_total_mib)} MiB"
+        yield inert(f"  {_or_dash(instance.uuid)} is {_or_dash(instance.name)}, {size}")
+    if not gpu.mig:
+        yield "  it has no instance"
 
 
 def _pcie(gpu: Gpu) -> str:

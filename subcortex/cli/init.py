@@ -43,7 +43,7 @@ def init_command(out: Path | None, force: bool, machine: Machine, offline: bool,
     target = (out or paths.config_home() / "config.toml").expanduser().absolute()
     if target.exists() and not force:
         raise ConfigError(f"{target} exists", hint="--force overwrites it, --out names another file.")
-    hardware = machine.hardware
+    hardware = machine.to_plan_on()
     use_testbed = offline or (machine.here and not _online())
     starter, text = planned(hardware, target, offline=use_testbed)
     _check(text, target)

@@ -14,6 +14,7 @@ from subcortex.hardware.links import (
     nominal_link,
     slowest_link,
 )
+from subcortex.hardware.mig import refuse_mig
 from subcortex.hardware.model import (
     MOST_GPUS,
     Gpu,
@@ -53,6 +54,7 @@ __all__ = [
     "nominal_link",
     "parse_gpus",
     "parse_machine",
+    "refuse_mig",
     "save_snapshot",
     "slowest_link",
     "with_gpus",

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from subcortex.hardware import _readings as readings
+from subcortex.hardware._readings import NONSENSE, Sheet
 from subcortex.hardware.cards import card_for
-from subcortex.hardware.model import Gpu, GpuPair, GpuProcess
+from subcortex.hardware.model import (
+    MOST_GPUS,
+    MOST_INSTANCES,
+    MOST_PROCESSES,
+    Gpu,
+    GpuPair,
+    GpuProcess,
+    MigInstance,
+)
 
-_MIB = 2**20
 _PCI_DEVICES = Path("/sys/bus/pci/devices")
 
 # NVML's own numbers, which never change. They are written out as the binding's are not all right (the index
@@ -21,13 +31,11 @@ _CLOCK_SM, _CLOCK_MEMORY = 1, 2
 _TEMPERATURE_GPU = 0
 _FIELD_NVLINK_MB_PER_S = 90
 _MEMORY_V2 = 0x02000028
+_GPU_IS_LOST = 15
+_MIG_ON = 1
 _REMOTE_GPU, _REMOTE_SWITCH, _REMOTE_UNKNOWN = 0, 2, 255
 _MOST_NVLINKS = 36
-_NVLINK_VERSIONS = {1: "1.0", 2: "2.0", 3: "2.2", 4: "3.0", 5: "3.1", 6: "4.0", 7: "5.0", 8: "6.0"}
-_TOPOLOGY = {0: "PIX", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "SYS"}
-_PEER = {0: "OK", 1: "CNS", 2: "GNS", 3: "TNS", 4: "DR", 5: "NS", 6: "U"}
 _PEER_READ, _PEER_WRITE, _PEER_NVLINK, _PEER_ATOMICS = 0, 1, 2, 3
-_VALUE_MEMBERS = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,8 @@ def ask(nvml: ModuleType | Any) -> Found:
     except nvml.NVMLError as error:
         return Found(problem=f"NVML answered with an error: {error}")
     finally:
-        _Reader(nvml).read("nvmlShutdown")
+        with contextlib.suppress(nvml.NVMLError):
+            nvml.nvmlShutdown()
 
 
 class _Reader:
@@ -83,90 +92,144 @@ class _Reader:
 
     def __init__(self, nvml: ModuleType | Any) -> None:
         self._nvml = nvml
-        # An older library or binding lacks functions or arguments; a name may be no UTF-8 (ValueError).
-        self._unanswered = (nvml.NVMLError, AttributeError, TypeError, ValueError)
 
     def read(self, function: str, *arguments: Any) -> Any:
-        """Return a function's answer, None where there is none."""
+        """Return a function's answer, None where there is none.
+
+        Raises:
+            NVMLError: The GPU has fallen off the bus.
+        """
         try:
             return getattr(self._nvml, function)(*arguments)
-        except self._unanswered:
+        except self._nvml.NVMLError as error:
+            if error.value == _GPU_IS_LOST:
+                raise
+            return None
+        except NONSENSE:
+            # An older library or binding lacks functions or arguments; a name may be no UTF-8.
             return None
 
     def all(self) -> Found:
-        handles: dict[int, Any] = {}
-        nvlinks: dict[int, _NvLinks] = {}
-        gpus: list[Gpu] = []
         problems: list[str] = []
-        for index in range(self._nvml.nvmlDeviceGetCount()):
-            try:
-                handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
-                found = self._nvlinks(handle)
-                gpu = self._gpu(index, handle, found)
-            except self._nvml.NVMLError as error:
-                problems.append(f"GPU {index} does not answer: {error}")
-                continue
-            gpus.append(gpu)
-            handles[index], nvlinks[index] = handle, found or _NvLinks()
-        cuda = _whole(self.read("nvmlSystemGetCudaDriverVersion_v2"))
+        read = list(self._gpus(problems))
+        gpus = [gpu for gpu, _, _ in read]
+        cuda_version = self._cuda_version(problems)
         return Found(
             gpus=tuple(gpus),
-            links=tuple(self._pairs(gpus, handles, nvlinks)),
-            driver_version=_text(self.read("nvmlSystemGetDriverVersion")),
-            cuda_version=(cuda // 1000, cuda % 1000 // 10) if cuda else None,
-            problem="; ".join(problems) or None,
+            links=tuple(self._pairs(read, problems)),
+            driver_version=readings.or_none(readings.text, self.read("nvmlSystemGetDriverVersion")),
+            cuda_version=cuda_version,
+            problem=readings.text("; ".join(problems)),
         )
+
+    def _gpus(self, problems: list[str]) -> Iterator[_Read]:
+        count = self._nvml.nvmlDeviceGetCount()
+        if not isinstance(count, int) or count < 0:
+            problems.append(f"NVML counts {count!r} GPUs")
+            return
+        if count > MOST_GPUS:
+            problems.append(f"{count} GPUs, of which the first {MOST_GPUS} are read")
+        for index in range(min(count, MOST_GPUS)):
+            try:
+                handle = self._nvml.nvmlDeviceGetHandleByIndex(index)
+                nvlinks = self._nvlinks(handle)
+                yield self._gpu(index, handle, nvlinks), handle, nvlinks or _NvLinks()
+            except self._nvml.NVMLError as error:
+                problems.append(f"GPU {index} does not answer: {error}")
+            except NONSENSE as error:
+                problems.append(f"GPU {index} answers nonsense: {error}")
+
+    def _cuda_version(self, problems: list[str]) -> tuple[int, int] | None:
+        value = self.read("nvmlSystemGetCudaDriverVersion_v2")
+        try:
+            return readings.cuda(value)
+        except NONSENSE:
+            problems.append(f"NVML answers nonsense for the version of CUDA: {value!r}")
+            return None
 
     def _gpu(self, index: int, handle: Any, nvlinks: _NvLinks | None) -> Gpu:
-        name = _text(self.read("nvmlDeviceGetName", handle)) or "unknown GPU"
-        total_mib, used_mib, reserved_mib = self._memory_mib(handle, name)
-        capability = self.read("nvmlDeviceGetCudaComputeCapability", handle)
-        bus_id = _bus_id(self.read("nvmlDeviceGetPciInfo", handle))
-        active = _flag(self.read("nvmlDeviceGetDisplayActive", handle))
-        first = nvlinks.links[0] if nvlinks and nvlinks.links else None
-        return Gpu(
-            index=index,
-            name=name,
-            uuid=_text(self.read("nvmlDeviceGetUUID", handle)),
-            memory_total_mib=total_mib,
-            memory_used_mib=used_mib,
-            memory_reserved_mib=reserved_mib,
-            compute_capability=(int(capability[0]), int(capability[1])) if capability else None,
-            processes=self._processes(handle),
-            sm_clock_mhz=_whole(self.read("nvmlDeviceGetClockInfo", handle, _CLOCK_SM)),
-            sm_clock_max_mhz=_whole(self.read("nvmlDeviceGetMaxClockInfo", handle, _CLOCK_SM)),
-            memory_clock_mhz=_whole(self.read("nvmlDeviceGetClockInfo", handle, _CLOCK_MEMORY)),
-            memory_clock_max_mhz=_whole(self.read("nvmlDeviceGetMaxClockInfo", handle, _CLOCK_MEMORY)),
-            temperature_c=_whole(self.read("nvmlDeviceGetTemperature", handle, _TEMPERATURE_GPU)),
-            power_draw_w=_watts(self.read("nvmlDeviceGetPowerUsage", handle)),
-            power_limit_w=_watts(self.read("nvmlDeviceGetEnforcedPowerLimit", handle)),
-            pci_bus_id=bus_id,
-            pcie_generation=_whole(self.read("nvmlDeviceGetCurrPcieLinkGeneration", handle)),
-            pcie_generation_max=_whole(self.read("nvmlDeviceGetMaxPcieLinkGeneration", handle)),
-            pcie_width=_whole(self.read("nvmlDeviceGetCurrPcieLinkWidth", handle)),
-            pcie_width_max=_whole(self.read("nvmlDeviceGetMaxPcieLinkWidth", handle)),
-            nvlinks=len(nvlinks.links) if nvlinks else None,
-            nvlink_version=None if first is None else self._nvlink_version(handle, first),
-            nvlink_mb_per_s=None if first is None else self._nvlink_mb_per_s(handle),
-            display_attached=_attached(name, self.read("nvmlDeviceGetDisplayMode", handle), active),
-            display_active=active,
-            numa_node=_numa_node(bus_id),
-        )
+        sheet = Sheet()
 
-    def _memory_mib(self, handle: Any, name: str) -> tuple[float, float, float | None]:
-        """Return total, used and the driver's share; raises NVMLError where nothing tells the total."""
+        def told(field: str, convert: Any, function: str, *arguments: Any) -> Any:
+            return sheet.put(field, lambda: convert(self.read(function, handle, *arguments)))
+
+        sheet.facts["index"] = index
+        name = sheet.facts["name"] = told("name", readings.text, "nvmlDeviceGetName") or "unknown GPU"
+        told("uuid", readings.text, "nvmlDeviceGetUUID")
+        mig = sheet.put("mig", lambda: self._instances(handle))
+        self._memory(sheet, handle, name, mig)
+        told("compute_capability", readings.version, "nvmlDeviceGetCudaComputeCapability")
+        sheet.put("processes", lambda: self._processes(sheet, handle))
+        for kind, clock in (("sm", _CLOCK_SM), ("memory", _CLOCK_MEMORY)):
+            told(f"{kind}_clock_mhz", readings.whole, "nvmlDeviceGetClockInfo", clock)
+            told(f"{kind}_clock_max_mhz", readings.whole, "nvmlDeviceGetMaxClockInfo", clock)
+        told("temperature_c", readings.whole, "nvmlDeviceGetTemperature", _TEMPERATURE_GPU)
+        told("power_draw_w", readings.watts, "nvmlDeviceGetPowerUsage")
+        told("power_limit_w", readings.watts, "nvmlDeviceGetEnforcedPowerLimit")
+        bus_id = told("pci_bus_id", readings.bus_id, "nvmlDeviceGetPciInfo")
+        sheet.facts["numa_node"] = _numa_node(bus_id)
+        told("pcie_generation", readings.whole, "nvmlDeviceGetCurrPcieLinkGeneration")
+        told("pcie_generation_max", readings.whole, "nvmlDeviceGetMaxPcieLinkGeneration")
+        told("pcie_width", readings.whole, "nvmlDeviceGetCurrPcieLinkWidth")
+        told("pcie_width_max", readings.whole, "nvmlDeviceGetMaxPcieLinkWidth")
+        if nvlinks is not None:
+            sheet.facts["nvlinks"] = len(nvlinks.links)
+            for first in nvlinks.links[:1]:
+                told("nvlink_version", readings.nvlink_version, "nvmlDeviceGetNvLinkVersion", first)
+                told(
+                    "nvlink_mb_per_s", readings.mb_per_s, "nvmlDeviceGetFieldValues", [_FIELD_NVLINK_MB_PER_S]
+                )
+        active = told("display_active", readings.flag, "nvmlDeviceGetDisplayActive")
+        mode = told("display_attached", readings.flag, "nvmlDeviceGetDisplayMode")
+        sheet.facts["display_attached"] = readings.attached(name, mode, active)
+        return sheet.gpu()
+
+    def _memory(self, sheet: Sheet, handle: Any, name: str, mig: tuple[MigInstance, ...] | None) -> None:
+        """Note total, used and the driver's share; raises NVMLError where nothing tells the total."""
         detailed = self.read("nvmlDeviceGetMemoryInfo", handle, _MEMORY_V2)
-        reserved_mib = None if detailed is None else detailed.reserved / _MIB
+        sheet.put(
+            "memory_reserved_mib", lambda: None if detailed is None else readings.mib(detailed.reserved)
+        )
         try:
             memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
         except self._nvml.NVMLError as error:
             card = card_for(name)
-            if card is None or error.value != self._nvml.NVML_ERROR_NOT_SUPPORTED:
+            # In MIG mode the card as a whole is told to the administrator alone.
+            known = mig is not None or error.value == self._nvml.NVML_ERROR_NOT_SUPPORTED
+            instances_mib = sum(instance.memory_total_mib or 0.0 for instance in mig or ())
+            total_mib = card.reported_mib if card else instances_mib
+            if error.value == _GPU_IS_LOST or not known or not total_mib:
                 raise
-            return card.reported_mib, 0.0, reserved_mib
-        return memory.total / _MIB, memory.used / _MIB, reserved_mib
+            sheet.facts.update(memory_total_mib=total_mib, memory_used_mib=0.0)
+            sheet.unread |= {"memory_total_mib", "memory_used_mib"}
+            return
+        sheet.put("memory_total_mib", lambda: readings.mib(memory.total))
+        sheet.put("memory_used_mib", lambda: readings.mib(memory.used))
 
-    def _processes(self, handle: Any) -> tuple[GpuProcess, ...] | None:
+    def _instances(self, handle: Any) -> tuple[MigInstance, ...] | None:
+        """Return the instances of a card in MIG mode, None of any other."""
+        mode = self.read("nvmlDeviceGetMigMode", handle)
+        if mode is None or mode[0] != _MIG_ON:
+            return None
+        most: int | None = readings.or_none(
+            readings.whole, self.read("nvmlDeviceGetMaxMigDeviceCount", handle)
+        )
+        found = []
+        for place in range(max(0, min(most or 0, MOST_INSTANCES))):
+            # Places without an instance answer "not found".
+            instance = self.read("nvmlDeviceGetMigDeviceHandleByIndex", handle, place)
+            if instance is not None:
+                memory = self.read("nvmlDeviceGetMemoryInfo", instance)
+                found.append(
+                    MigInstance(
+                        uuid=readings.or_none(readings.text, self.read("nvmlDeviceGetUUID", instance)),
+                        name=readings.or_none(readings.text, self.read("nvmlDeviceGetName", instance)),
+                        memory_total_mib=readings.or_none(lambda seen: readings.mib(seen.total), memory),
+                    )
+                )
+        return tuple(found)
+
+    def _processes(self, sheet: Sheet, handle: Any) -> tuple[GpuProcess, ...] | None:
         compute = self.read("nvmlDeviceGetComputeRunningProcesses", handle)
         graphics = self.read("nvmlDeviceGetGraphicsRunningProcesses", handle)
         if compute is None and graphics is None:
@@ -178,27 +241,40 @@ class _Reader:
         )
         for kind, processes in kinds:
             for process in processes:
-                pid, used = int(process.pid), process.usedGpuMemory
-                mib = None if used is None else used / _MIB
-                known = found.get(pid)
-                # Both lists give what the process holds in all, so the figures are not added up.
-                sizes = [size for size in (mib, known.memory_mib if known else None) if size is not None]
-                found[pid] = GpuProcess(
-                    pid=pid,
-                    name=known.name if known else self._process_name(pid),
-                    memory_mib=max(sizes, default=None),
-                    kind="both" if known and known.kind != kind else kind,
-                )
-        return tuple(sorted(found.values(), key=lambda process: process.pid))
+                try:
+                    self._add_process(found, kind, process)
+                except NONSENSE:
+                    sheet.unread.add("processes")
+        if len(found) > MOST_PROCESSES:
+            sheet.unread.add("processes")
+        return tuple(sorted(found.values(), key=lambda process: process.pid)[:MOST_PROCESSES])
+
+    def _add_process(
+        self, found: dict[int, GpuProcess], kind: Literal["compute", "graphics"], process: Any
+    ) -> None:
+        """Note a process; one whose memory makes no sense is noted without it, and raises all the same."""
+        pid = int(process.pid)
+        known = found.get(pid)
+        noted = GpuProcess(
+            pid=pid,
+            name=known.name if known else self._process_name(pid),
+            memory_mib=known.memory_mib if known else None,
+            kind="both" if known and known.kind != kind else kind,
+        )
+        found[pid] = noted
+        mib = readings.mib(process.usedGpuMemory)
+        # Both lists give what the process holds in all, so the figures are not added up.
+        sizes = [size for size in (mib, noted.memory_mib) if size is not None]
+        found[pid] = noted.model_copy(update={"memory_mib": max(sizes, default=None)})
 
     def _process_name(self, pid: int) -> str | None:
-        name = _text(self.read("nvmlSystemGetProcessName", pid))
+        name: str | None = readings.or_none(readings.text, self.read("nvmlSystemGetProcessName", pid))
         if name:
             return name
         import psutil
 
         try:
-            return psutil.Process(pid).name() or None
+            return readings.text(psutil.Process(pid).name())
         except (psutil.Error, ValueError, OverflowError):
             return None
 
@@ -210,11 +286,12 @@ class _Reader:
         for link in range(_MOST_NVLINKS):
             state = self.read("nvmlDeviceGetNvLinkState", handle, link)
             answered = answered or state is not None
-            if not state:
+            if state != 1:
                 continue
             active.append(link)
             kind = self.read("nvmlDeviceGetNvLinkRemoteDeviceType", handle, link)
-            peer = _bus_id(self.read("nvmlDeviceGetNvLinkRemotePciInfo", handle, link))
+            remote = self.read("nvmlDeviceGetNvLinkRemotePciInfo", handle, link)
+            peer: str | None = readings.or_none(readings.bus_id, remote)
             if kind == _REMOTE_SWITCH:
                 switch += 1
             elif peer and kind in (_REMOTE_GPU, _REMOTE_UNKNOWN, None):
@@ -223,42 +300,42 @@ class _Reader:
                 unknown += 1
         return _NvLinks(tuple(active), tuple(peers), switch, unknown) if answered else None
 
-    def _nvlink_version(self, handle: Any, link: int) -> str | None:
-        return _NVLINK_VERSIONS.get(self.read("nvmlDeviceGetNvLinkVersion", handle, link))
-
-    def _nvlink_mb_per_s(self, handle: Any) -> float | None:
-        values = self.read("nvmlDeviceGetFieldValues", handle, [_FIELD_NVLINK_MB_PER_S])
-        if not values or values[0].nvmlReturn != 0:
-            return None
-        found = getattr(values[0].value, _VALUE_MEMBERS.get(values[0].valueType, ""), 0)
-        return float(found) if found > 0 else None
-
-    def _pairs(
-        self, gpus: list[Gpu], handles: dict[int, Any], nvlinks: dict[int, _NvLinks]
-    ) -> Iterable[GpuPair]:
-        here = {gpu.pci_bus_id for gpu in gpus if gpu.pci_bus_id}
-        for one, other in combinations(gpus, 2):
-            a, b = handles[one.index], handles[other.index]
-            peer_nvlink = self._peer(a, b, _PEER_NVLINK)
-            code = _nvlink_code(
-                nvlinks[one.index], nvlinks[other.index], one, other, here, reached=peer_nvlink == "OK"
-            )
-            if code is None:
-                code = _TOPOLOGY.get(self.read("nvmlDeviceGetTopologyCommonAncestor", a, b))
-            if code is None:
+    def _pairs(self, read: list[_Read], problems: list[str]) -> Iterator[GpuPair]:
+        here = {gpu.pci_bus_id for gpu, _, _ in read if gpu.pci_bus_id}
+        for one, other in combinations(read, 2):
+            try:
+                pair = self._pair(one, other, here)
+            except self._nvml.NVMLError as error:
+                problem = f"not all links can be read: {error}"
+                problems += [problem] if problem not in problems else []
                 continue
-            yield GpuPair(
-                a=one.index,
-                b=other.index,
-                code=code,
-                peer_read=self._peer(a, b, _PEER_READ),
-                peer_write=self._peer(a, b, _PEER_WRITE),
-                peer_nvlink=peer_nvlink,
-                peer_atomics=self._peer(a, b, _PEER_ATOMICS),
-            )
+            if pair is not None:
+                yield pair
+
+    def _pair(self, one: _Read, other: _Read, here: set[str]) -> GpuPair | None:
+        (gpu_a, a, links_a), (gpu_b, b, links_b) = one, other
+        peer_nvlink = self._peer(a, b, _PEER_NVLINK)
+        code = _nvlink_code(links_a, links_b, gpu_a, gpu_b, here, reached=peer_nvlink == "OK")
+        if code is None:
+            code = readings.or_none(readings.topology, self.read("nvmlDeviceGetTopologyCommonAncestor", a, b))
+        if code is None:
+            return None
+        return GpuPair(
+            a=gpu_a.index,
+            b=gpu_b.index,
+            code=code,
+            peer_read=self._peer(a, b, _PEER_READ),
+            peer_write=self._peer(a, b, _PEER_WRITE),
+            peer_nvlink=peer_nvlink,
+            peer_atomics=self._peer(a, b, _PEER_ATOMICS),
+        )
 
     def _peer(self, a: Any, b: Any, capability: int) -> str | None:
-        return _PEER.get(self.read("nvmlDeviceGetP2PStatus", a, b, capability))
+        return readings.or_none(readings.peer, self.read("nvmlDeviceGetP2PStatus", a, b, capability))
+
+
+#: A GPU, its handle and its NVLinks.
+_Read = tuple[Gpu, Any, _NvLinks]
 
 
 def _nvlink_code(
@@ -294,45 +371,3 @@ def _numa_node(bus_id: str | None, devices: Path = _PCI_DEVICES) -> int | None:
     except (OSError, ValueError):
         return None
     return node if node >= 0 else None
-
-
-def _optional(convert: Callable[[Any], Any], value: Any) -> Any:
-    try:
-        return None if value is None else convert(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def _text(value: Any) -> str | None:
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    return value if isinstance(value, str) and value else None
-
-
-def _whole(value: Any) -> int | None:
-    found: int | None = _optional(int, value)
-    return found
-
-
-def _watts(milliwatts: Any) -> float | None:
-    found: float | None = _optional(lambda value: int(value) / 1000, milliwatts)
-    return found
-
-
-def _flag(value: Any) -> bool | None:
-    return None if value is None else bool(value)
-
-
-def _attached(name: str, mode: Any, active: bool | None) -> bool | None:
-    """Return whether a monitor is plugged in.
-
-    Drivers say so of data-centre cards too, which have no socket for one, or have it switched off.
-    """
-    made_for_it = any(word in name.upper() for word in ("GEFORCE", "RTX", "GTX", "QUADRO", "TITAN"))
-    return _flag(mode) if made_for_it or active or not mode else False
-
-
-def _bus_id(pci: Any) -> str | None:
-    # A link that leads nowhere answers with an empty id.
-    found = _text(getattr(pci, "busId", None))
-    return found.upper() if found and found.strip("0:.") else None

@@ -48,7 +48,9 @@ class Foresight:
         self._starts = starts
 
     def __call__(self, tier: Tier) -> Prediction | None:
-        """Return what the tier will take, None for one that runs elsewhere; reads files and asks NVML.
+        """Return what the tier will take; reads files and asks NVML.
+
+        None for one that runs elsewhere, or on a card in MIG mode, whose instances CUDA sees in its place.
 
         Raises:
             SubcortexError: The model's files cannot be read, or a setting makes no sense.
@@ -62,7 +64,7 @@ class Foresight:
         ask = ask_from(tier, shape)
         # A flag may store the weights otherwise than the file does.
         shape, setup, gpus = ask.shape, ask.setup, _taken(machine.gpus, ask)
-        if gpus is None:
+        if gpus is None or any(gpu.mig is not None for gpu in gpus):
             return None
         if isinstance(setup, VllmSetup):
             setup = vllm.resolved(setup, shape, gpus[0] if gpus else None)

@@ -136,7 +136,8 @@ def _card(gpu: Gpu, processes: Sequence[GpuProcess], holdings: Sequence[Holding]
         foreign_mib=foreign_mib,
         unexplained_mib=unexplained_mib,
         reserve_mib=budget.reserve_mib,
-        plannable_mib=_plannable(budget.mib, shares, holdings),
+        # Nothing is planned on a card in MIG mode (hardware.mig).
+        plannable_mib=0.0 if gpu.mig is not None else _plannable(budget.mib, shares, holdings),
     )
 
 

@@ -146,6 +146,14 @@ def test_gpus_that_are_not_here(folder):
     assert found.message == "GPU 1 is not here (GPUs: 0)"
 
 
+def test_a_card_in_mig_mode_is_warned_of():
+    card = Gpu(index=0, name="NVIDIA H200", memory_total_mib=143771, mig=())
+    found = _checks._gpus(CUDA_12.model_copy(update={"gpus": (card,)}))
+
+    assert (found.outcome, "in MIG mode" in found.message) == ("warn", True)
+    assert "nvidia-smi -i 0 -mig 0" in (found.todo or "")
+
+
 def test_an_interpreter_without_vllm(folder):
     found = checked(folder, f'engine = "vllm"\nmodel = "{MODELS}/deep"\npython = "{sys.executable}"')
 

@@ -120,6 +120,52 @@ def test_what_an_interpreter_said():
     assert text[9] == "  problem: no answer within 120 s"
 
 
+def test_a_card_in_mig_mode_is_listed_with_what_cuda_sees():
+    text = shown(detect(fake.split()))
+
+    assert [words[:5] for words in lines(text, "  0  ")] == [["0", "NVIDIA", "H200", "629/143771", "31"]]
+    told = [line for line in text.splitlines() if "MIG" in line]
+    assert told == [
+        "GPU 0 is in MIG mode: CUDA sees its instances, not the card; nothing is planned on it",
+        "  MIG-0 is NVIDIA H200 MIG 1g, 16384 MiB",
+        "  MIG-2 is NVIDIA H200 MIG 4g, 71424 MiB",
+    ]
+
+
+@pytest.mark.parametrize("command", [["plan", "org/model"], ["init", "--offline"]])
+def test_nothing_is_planned_on_a_card_in_mig_mode(tmp_path, command):
+    file = saved(tmp_path, detect(fake.split()))
+
+    done = invoke(*command, "--hardware", file)
+
+    assert done.exit_code == 4
+    assert "GPU 0 (NVIDIA H200) is in MIG mode" in done.stderr
+    assert '--gpus "69.75GiB"' in done.stderr
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_a_card_does_not_tell_sensibly_is_said():
+    machine = fake.two_h200()
+    machine.cards[1].answers.update(Temperature=float("nan"), PowerUsage=-5, CudaComputeCapability=())
+
+    text = shown(detect(machine))
+
+    assert "GPU 1 has no usable answer for compute_capability, power_draw_w, temperature_c\n" in text
+    assert "GPU 0 has no usable answer" not in text
+    assert lines(text, "  1  NVIDIA")[0][3:6] == ["629/143771", "–", "–/700"]
+
+
+def test_a_card_that_is_lost_is_said_beside_the_others():
+    machine = fake.two_h200()
+    machine.cards[0].answers["PowerUsage"] = fake.lost()
+
+    text = shown(detect(machine))
+
+    assert text.startswith("GPU 0 does not answer: GPU is lost\n")
+    assert len(lines(text, "  1  NVIDIA")) == 1
+    assert lines(text, "  0  NVIDIA") == []
+
+
 def test_a_driver_in_trouble_is_said():
     text = shown(NOTHING.model_copy(update={"problem": "NVML does not start: mismatch"}))
 
@@ -211,6 +257,9 @@ def test_a_configuration_that_was_named_and_is_not_there_is_3(tmp_path):
     [
         (["--gpus", "RTX 3091"], 4),
         (["--gpus", ""], 4),
+        (["--gpus", "65x24GiB"], 4),
+        (["--gpus", "24GiB" + " " * 996], 4),
+        (["--gpus", "٢x24GiB"], 4),
         (["--gpus", "2x RTX 4090 NVLink"], 4),
         (["--hardware", "none.json"], 2),
         (["--gpus", "24GiB", "--hardware", __file__], 2),

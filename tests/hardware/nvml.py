@@ -38,10 +38,17 @@ class NvLink:
 
 @dataclass
 class Card:
-    """A card: by the name of an NVML function without ``nvmlDeviceGet``, what it answers."""
+    """A card: by the name of an NVML function without ``nvmlDeviceGet``, what it answers.
+
+    An exception among the answers is raised.
+
+    Args:
+        instances: Of a card in MIG mode, place by place; None where a place is empty.
+    """
 
     answers: dict[str, Any]
     nvlinks: list[NvLink] = field(default_factory=list)
+    instances: list[Card | None] = field(default_factory=list)
 
 
 class Nvml:
@@ -87,10 +94,20 @@ class Nvml:
             raise AttributeError(name)
         return lambda index, *_: self._answer(index, name.removeprefix("nvmlDeviceGet"))
 
-    def _answer(self, index: int, name: str) -> Any:
-        if name not in self.cards[index].answers:
+    def _answer(self, index: int | tuple[int, int], name: str) -> Any:
+        answers = self._at(index).answers
+        if name not in answers:
             _fail(pynvml.NVML_ERROR_NOT_SUPPORTED)
-        return self.cards[index].answers[name]
+        if isinstance(answers[name], Exception):
+            raise answers[name]
+        return answers[name]
+
+    def _at(self, index: int | tuple[int, int]) -> Card:
+        if isinstance(index, int):
+            return self.cards[index]
+        found = self.cards[index[0]].instances[index[1]]
+        assert found is not None
+        return found
 
     def nvmlInit(self) -> None:
         self.open += 1
@@ -113,8 +130,17 @@ class Nvml:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         return index
 
-    def nvmlDeviceGetMemoryInfo(self, index: int, version: int | None = None) -> Any:
-        total, used, reserved = self._answer(index, "MemoryInfo")
+    def nvmlDeviceGetMaxMigDeviceCount(self, index: int) -> int:
+        return len(self.cards[index].instances)
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, index: int, place: int) -> Any:
+        return (index, place) if self.cards[index].instances[place] else _fail(pynvml.NVML_ERROR_NOT_FOUND)
+
+    def nvmlDeviceGetMemoryInfo(self, index: int | tuple[int, int], version: int | None = None) -> Any:
+        found = self._answer(index, "MemoryInfo")
+        if not isinstance(found, tuple):
+            return found
+        total, used, reserved = found
         if version and reserved is None:
             _fail(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
         return SimpleNamespace(total=total * MIB, used=used * MIB, reserved=(reserved or 0) * MIB)
@@ -194,6 +220,34 @@ def h200(index: int, **more: Any) -> Card:
 def two_h200() -> Nvml:
     """Two H200 of an NVSwitch machine."""
     return Nvml([h200(0), h200(1)], topology={(0, 1): 50}, peers={(0, 1): (0, 0, 0, 0)})
+
+
+def lost() -> Exception:
+    """Return the error of a card that has fallen off the bus."""
+    error: Exception = pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+    return error
+
+
+def split(*, told: bool = True) -> Nvml:
+    """An H200 in MIG mode with two instances, beside one that is not; ``told``: its memory as a whole."""
+    sizes = {0: 16384, 2: 71424}
+    instances = [
+        Card(
+            {
+                "UUID": f"MIG-{place}",
+                "Name": f"NVIDIA H200 MIG {sizes[place] // 16384}g",
+                "MemoryInfo": (sizes[place], 38, None),
+            }
+        )
+        if place in sizes
+        else None
+        for place in range(7)
+    ]
+    whole = h200(0, MigMode=[1, 1])
+    whole.instances = instances
+    if not told:
+        whole.answers["MemoryInfo"] = pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
+    return Nvml([whole, h200(1, MigMode=[0, 1])], topology={(0, 1): 50})
 
 
 def household() -> Nvml:

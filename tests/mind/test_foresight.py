@@ -156,3 +156,10 @@ def test_flags_reach_the_estimate() -> None:
     assert fewer is not None
     graphs = [told.footprint.devices[0].of(Component.GRAPHS).mean_mib for told in (plain, fewer)]
     assert graphs[1] < graphs[0]
+
+
+@pytest.mark.parametrize(("split", "foretold"), [(None, True), ((), False)])
+def test_nothing_is_foretold_of_a_card_in_mig_mode(split: tuple[()] | None, foretold: bool) -> None:
+    machine = MACHINE.model_copy(update={"gpus": (CARDS[0].model_copy(update={"mig": split}), *CARDS[1:])})
+    tier = tier_of(next(row for row, _ in rows() if row["tp"] == 1))
+    assert (Foresight(config(), lambda: machine, list)(tier) is not None) is foretold

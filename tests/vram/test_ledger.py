@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subcortex.hardware import Gpu, Hardware
+from subcortex.hardware import Gpu, Hardware, MigInstance
 from subcortex.types import DeviceLedger, ForeignProcess, TierShare
 from subcortex.vram.amount import Amount
 from subcortex.vram.footprint import Component, DeviceNeed, Footprint
@@ -90,6 +90,12 @@ def test_a_hidden_tier_without_a_plan_is_unknown_not_nothing() -> None:
     assert device.tiers == [TierShare(tier="a", planned_mib=None, taken_mib=None)]
     assert device.tiers[0].difference_mib is None
     assert device.unexplained_mib == 4000.0
+
+
+def test_nothing_is_to_be_planned_on_a_card_in_mig_mode() -> None:
+    split = card(used=4000.0).model_copy(update={"mig": (MigInstance(uuid="MIG-1"),)})
+    device = on_card(split, [], [])
+    assert (device.free_mib, device.reserve_mib, device.plannable_mib) == (20000.0, 128.0, 0.0)
 
 
 def test_host_memory_without_any_gpu() -> None:
