@@ -96,7 +96,7 @@ def plan_command(
 
     if show_calibration:
         return _calibration(config_file, as_json=as_json)
-    hardware = machine.hardware
+    hardware = machine.to_plan_on()
     own_mib: dict[int, float] = {}
     if models:
         asks = [
