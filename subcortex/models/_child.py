@@ -31,11 +31,11 @@ ANSWER_BYTES = 32 * 2**20
 #: Open at once; DeepSeek-V3 has 163.
 PARTS = 500
 _CHUNK_BYTES = 2**18
+LFS_SIGN = b"version https://git-lfs"
 _SIGNS = (
     (b"GGUF", "a GGUF file"),
     (b"PK\x03\x04", "a zip archive, such as PyTorch's .bin and .pt"),
     *((bytes((0x80, protocol)), "a Python pickle") for protocol in range(2, 6)),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
     (b"<!DOCTYPE", "an HTML page"),
     (b"<!doctype", "an HTML page"),
     (b"<html", "an HTML page"),
@@ -55,7 +55,7 @@ class OpenFile:
     path: Path
     descriptor: int
     size: int
-    identity: tuple[str, int, int, int, int]
+    identity: tuple[str, int, int, int, int, int]
 
 
 class ChildRefused(Exception):
@@ -111,7 +111,8 @@ def opened(paths: Sequence[Path]) -> Iterator[tuple[OpenFile, ...]]:
     """Open regular files for reading, and close them again.
 
     Raises:
-        ConfigError: One of them is missing, is no regular file, is empty, or cannot be opened.
+        ConfigError: One of them is missing, is no regular file, is empty, a Git LFS pointer, or cannot be
+            opened.
     """
     with contextlib.ExitStack() as stack:
         files = []
@@ -147,14 +148,26 @@ def _open(path: Path) -> OpenFile:
         found = os.fstat(descriptor)
         _regular(path, found)
         name = str(path.resolve())
+        if os.pread(descriptor, len(LFS_SIGN), 0) == LFS_SIGN:
+            raise lfs_pointer(path)
     except BaseException:
         os.close(descriptor)
         raise
     return OpenFile(path, descriptor, found.st_size, (name, *_marks(found)))
 
 
-def _marks(found: os.stat_result) -> tuple[int, int, int, int]:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+def lfs_pointer(path: Path | str) -> ConfigError:
+    """Return the error for a Git LFS pointer that stands where a file should."""
+    return ConfigError(
+        f"{path} is a Git LFS pointer, not the file itself",
+        hint="Fetch the file: git lfs pull, or hf download.",
+        file=str(path),
+    )
+
+
+def _marks(found: os.stat_result) -> tuple[int, int, int, int, int]:
+    # A time of change of the content can be set back, that of the inode cannot.
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _regular(path: Path, found: os.stat_result) -> None:

@@ -1,6 +1,6 @@
 """Headers read before: one small JSON file each in the user's cache folder, best effort throughout.
 
-A header stands for a file of a certain path, device, inode, size and time of change; whatever else is found
+A header stands for a file of a certain path, device, inode, size and times of change; whatever else is found
 there (damaged, another schema, somebody else's) is passed over and written anew.
 """
 

@@ -20,6 +20,7 @@ from subcortex.models.shape import (
     SlidingAttention,
     Split,
     Tensor,
+    total_bytes,
 )
 from subcortex.models.stored import StoredTensor
 
@@ -44,10 +45,15 @@ _KV = re.compile(r"(?:^|\.)(?:k_proj|v_proj|wk|wv)(?:\.|$)")
 _FUSED = re.compile(r"(?:^|\.)(?:qkv_proj|Wqkv|wqkv|query_key_value|c_attn|qkv)(?:\.|$)")
 _FEW_BITS = ("I32", "U32", "U8", "I8", "F4")
 _WIDE = ("F32", "F64")
+#: Of the bytes that the config promises; fewer are not the whole model.
+_LEAST_SHARE = 0.9
 
 
 def with_stored(shape: ModelShape, stored: Iterable[StoredTensor]) -> ModelShape:
     """Return the shape with the bytes of stored tensors.
+
+    Where they are clearly not the whole model (a download in part, other weights than the config's), the
+    config's shape stays, with a note.
 
     Args:
         shape: What the config says.
@@ -63,6 +69,8 @@ def with_stored(shape: ModelShape, stored: Iterable[StoredTensor]) -> ModelShape
     expected = sum(t.elements * t.count for t in shape.tensors if t.name != "vision_tower")
     if wide and elements - tower == expected and shape.quantisation is None:
         tensors = _with_tower(shape.tensors, tower)
+    elif note := _in_part(kept, shape):
+        return replace(shape, notes=(*shape.notes, note))
     else:
         tensors = (*_placed(kept, shape), *(t for t in shape.tensors if not t.elements and _own(t)))
     return replace(
@@ -72,6 +80,30 @@ def with_stored(shape: ModelShape, stored: Iterable[StoredTensor]) -> ModelShape
         file_bytes=file_bytes,
         exact=True,
         notes=tuple(note for note in shape.notes if "estimated" not in note and "not known here" not in note),
+    )
+
+
+def _in_part(kept: Iterable[StoredTensor], shape: ModelShape) -> str | None:
+    """Return what to say if these tensors are not the whole model, None if they are."""
+    model = [one for one in kept if not _is_tower(one.name)]
+    if any("not known here" in note for note in shape.notes):
+        # What the config promises is a guess; that each layer is there is not.
+        there = {int(found[1]) for one in model if (found := _LAYER.search(one.name))}
+        missing = set(range(len(shape.layers))) - there
+        if not there or not missing:
+            return None
+        return (
+            f"Its safetensors hold {len(there)} of {len(shape.layers)} layers: the config's figures are used."
+        )
+    held = sum(_held(one, shape) for one in model)
+    promised = total_bytes(
+        t for t in shape.tensors if t.name != "vision_tower" and (t.elements or not _own(t))
+    )
+    if held >= _LEAST_SHARE * promised:
+        return None
+    return (
+        f"Its safetensors hold {held / 2**20:.0f} of the {promised / 2**20:.0f} MiB that the config promises:"
+        " the config's figures are used."
     )
 
 

@@ -21,7 +21,7 @@ from subcortex.models.gguf_types import BY_ID, FILE_TYPES, GgmlType
 from subcortex.models.stored import StoredTensor
 
 _SCRIPT = Path(__file__).with_name("_gguf_child.py")
-_PART = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$", re.DOTALL)
+_PART = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$", re.DOTALL | re.ASCII)
 _DEFAULT_ALIGNMENT = 32
 _MOST_ALIGNMENT = 2**20
 

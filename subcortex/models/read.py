@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from subcortex.errors import ConfigError
-from subcortex.models import hub
+from subcortex.models import _child, hub
 from subcortex.models._stored_shape import with_stored
 from subcortex.models.gguf_shape import shape_of_gguf
 from subcortex.models.huggingface import from_config
-from subcortex.models.safetensors import read_safetensors
+from subcortex.models.safetensors import read_folder
 from subcortex.models.shape import ModelShape
 
 _CONFIG = "config.json"
@@ -27,17 +27,21 @@ _CONFIG = "config.json"
 MOST_CONFIG_BYTES = 2**20
 #: Brackets within brackets; real ones have five.
 _MOST_DEPTH = 100
+#: Parts of one GGUF model differ in this alone.
+_PART = re.compile(r"-\d{5}-of-\d{5}(?=\.gguf$)", re.ASCII)
+#: GGUF files that are no language model: projectors of images, statistics for quantising.
+_NO_MODEL = ("mmproj", "imatrix")
 #: ``owner/name`` as the hub allows it.
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
 def read_shape(source: str | Path, *, offline: bool = True, name: str | None = None) -> ModelShape:
     """Return the shape of a model.
 
     Args:
-        source: A folder with a config.json (headers of its safetensors give exact bytes), a config.json, a
-            GGUF file (any part of a split one), or ``owner/name`` on the hub: then the local hub cache is
-            looked in, and after it, unless ``offline``, the network.
+        source: A folder with a config.json (headers of its safetensors give exact bytes; without any, a GGUF
+            file beside it does), a config.json, a GGUF file (any part of a split one), or ``owner/name`` on
+            the hub: then the local hub cache is looked in, and after it, unless ``offline``, the network.
         offline: Do not use the network.
         name: What to call the model; the source if None.
 
@@ -73,14 +77,22 @@ def _kind(path: Path) -> str:
 
 
 def _folder(path: Path, name: str) -> ModelShape:
+    ggufs = _ggufs(path)
     if _kind(path / _CONFIG) == "file":
         shape = from_config(read_config(path / _CONFIG), name, file=str(path / _CONFIG))
-        if _has_weights(path):
-            return with_stored(shape, read_safetensors(path))
-        return shape
-    parts = sorted(path.glob("*.gguf"))
-    if parts:
-        return _only_gguf(path, parts, name)
+        stored = read_folder(path)
+        if stored is not None:
+            return with_stored(shape, stored)
+        # Whoever keeps both means the GGUF for llama.cpp: the config alone loads nowhere.
+        return _only_gguf(path, ggufs, name) if ggufs else _without_weights(path, shape)
+    if ggufs:
+        return _only_gguf(path, ggufs, name)
+    if _kind(path / "adapter_config.json") == "file":
+        raise ConfigError(
+            f"the folder {path} holds an adapter, not a model",
+            hint="Give the folder of the model that it was made for.",
+            file=str(path),
+        )
     raise ConfigError(
         f"the folder {path} has neither a {_CONFIG} nor a .gguf file",
         hint="Give the folder of a model, as downloaded.",
@@ -88,22 +100,30 @@ def _folder(path: Path, name: str) -> ModelShape:
     )
 
 
+def _without_weights(path: Path, shape: ModelShape) -> ModelShape:
+    """Return the config's shape, with a note where weights should be and are not."""
+    if _kind(path / "model.safetensors.index.json") != "file":
+        return shape
+    note = "None of the files that its index names are there yet: the config's figures are used."
+    return replace(shape, notes=(*shape.notes, note))
+
+
+def _ggufs(path: Path) -> list[Path]:
+    """Return a folder's GGUF models, of a split one its first part."""
+    found = sorted((one for one in path.glob("*.gguf") if not one.name.startswith(_NO_MODEL)), reverse=True)
+    return sorted({_PART.sub("", one.name): one for one in found}.values())
+
+
 def _only_gguf(path: Path, found: list[Path], name: str) -> ModelShape:
-    """Return the shape of the one model among a folder's GGUF files, a split one counting once."""
-    models = [file for file in found if not re.search(r"-(?!00001)\d{5}-of-\d{5}\.gguf$", file.name)]
-    models = [file for file in models if not file.name.startswith("mmproj")]
-    if len(models) == 1:
-        return shape_of_gguf(models[0], name)
-    named = ", ".join(file.name for file in models[:4])
+    """Return the shape of the one GGUF model of a folder."""
+    if len(found) == 1:
+        return shape_of_gguf(found[0], name)
+    named = ", ".join(file.name for file in found[:4]) + (" …" if len(found) > 4 else "")
     raise ConfigError(
-        f"the folder {path} has {len(models)} models: {named}",
+        f"the folder {path} has {len(found)} models: {named}",
         hint="Name one of the files.",
         file=str(path),
     )
-
-
-def _has_weights(path: Path) -> bool:
-    return (path / "model.safetensors.index.json").exists() or any(path.glob("*.safetensors"))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -136,6 +156,8 @@ def parse_config(text: bytes, file: str) -> dict[str, Any]:
     Raises:
         ConfigError: It is too large, no JSON, or no object.
     """
+    if text.startswith(_child.LFS_SIGN):
+        raise _child.lfs_pointer(file)
     if len(text) > MOST_CONFIG_BYTES:
         raise ConfigError(
             f"{file} is larger than {MOST_CONFIG_BYTES // 2**20} MiB; that is no config.json",
@@ -198,9 +220,8 @@ def _of_hub(name: str, label: str, *, offline: bool) -> ModelShape:
 def _cached(folder: Path, label: str) -> ModelShape:
     """Return a model of the local cache; weights that are there in part do not count."""
     shape = from_config(read_config(folder / _CONFIG), label, file=str(folder / _CONFIG))
-    if not _has_weights(folder):
-        return shape
     try:
-        return with_stored(shape, read_safetensors(folder))
+        stored = read_folder(folder)
     except ConfigError:
         return shape
+    return _without_weights(folder, shape) if stored is None else with_stored(shape, stored)

@@ -24,7 +24,11 @@ from subcortex.models.stored import StoredTensor
 _SCRIPT = Path(__file__).with_name("_safetensors_child.py")
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
-_PART = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors$", re.DOTALL)
+_PART = re.compile(r"^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors$", re.DOTALL | re.ASCII)
+#: What lies beside models and is none: LoRA adapters, and what a training run leaves.
+_BESIDE = re.compile(
+    r"^(?:adapters?[_.-]|adapters?$|lora[_.-]|training_|optimizer|scheduler|rng_state|random_states)"
+)
 
 #: dtype → bits of a value, all that the format knows (``safetensors/src/tensor.rs``).
 DTYPE_BITS: dict[str, int] = {
@@ -90,8 +94,9 @@ def read_safetensors(path: Path | str) -> tuple[StoredTensor, ...]:
     """Return all tensors of a model.
 
     In a folder the files are those that ``model.safetensors.index.json`` names; without it,
-    ``model.safetensors``; without that, all ``*.safetensors`` (``consolidated*`` only where there are no
-    others: it holds the same weights in another form). A few milliseconds once the headers are remembered.
+    ``model.safetensors``; without that, all ``*.safetensors`` but adapters and leftovers of training
+    (``consolidated*`` only where there are no others: it holds the same weights in another form). A few
+    milliseconds once the headers are remembered.
 
     Args:
         path: A folder or one file.
@@ -103,10 +108,29 @@ def read_safetensors(path: Path | str) -> tuple[StoredTensor, ...]:
     path = Path(path)
     if not _child.exists(path) or not path.is_dir():
         return tuple(_read([path], {}).values())
-    if _child.exists(path / _INDEX):
-        shards = _child.load(_SCRIPT, [path / _INDEX], _parse_index, mark="i")
-        return tuple(_read(_shards(path, list(shards), named=True), shards).values())
-    return tuple(_read(_shards(path, _files(path), named=False), {}).values())
+    found = read_folder(path)
+    if found is None:
+        raise ConfigError(
+            f"{path} holds no safetensors files of a model", hint="Download the model.", file=str(path)
+        )
+    return found
+
+
+def read_folder(folder: Path) -> tuple[StoredTensor, ...] | None:
+    """Return all tensors of a model's folder, None if no file of its weights is there.
+
+    Raises:
+        ConfigError: As for `read_safetensors`, shards that are there in part included.
+    """
+    if _child.exists(folder / _INDEX):
+        shards = _child.load(_SCRIPT, [folder / _INDEX], _parse_index, mark="i")
+        paths = _shards(folder, list(shards))
+        missing = [path.name for path in paths if not _child.exists(path)]
+        if len(missing) < len(paths):
+            _none_missing(folder, missing, len(paths))
+            return tuple(_read(paths, shards).values())
+    names = _files(folder)
+    return tuple(_read(_shards(folder, names), {}).values()) if names else None
 
 
 def _files(folder: Path) -> list[str]:
@@ -117,11 +141,8 @@ def _files(folder: Path) -> list[str]:
         names = sorted(found.name for found in folder.glob("*.safetensors"))
     except OSError as error:
         raise ConfigError(f"{folder} cannot be read: {error.strerror}", file=str(folder)) from None
+    names = [name for name in names if not _BESIDE.match(name)]
     names = [name for name in names if not name.startswith("consolidated")] or names
-    if not names:
-        raise ConfigError(
-            f"{folder} holds no safetensors files", hint="Download the model again.", file=str(folder)
-        )
     for part in filter(None, map(_PART.match, names)):
         count = min(int(part["count"]), _child.PARTS)
         wanted = {f"{part['stem']}-{n:05d}-of-{part['count']}.safetensors" for n in range(1, count + 1)}
@@ -129,7 +150,7 @@ def _files(folder: Path) -> list[str]:
     return names
 
 
-def _shards(folder: Path, names: Sequence[str], *, named: bool) -> list[Path]:
+def _shards(folder: Path, names: Sequence[str]) -> list[Path]:
     """Return the files of these names; none may lead out of the folder or the hub's cache around it."""
     if len(names) > _child.PARTS:
         raise ConfigError(
@@ -161,8 +182,6 @@ def _shards(folder: Path, names: Sequence[str], *, named: bool) -> list[Path]:
                 file=str(folder / name),
             )
         paths.append(folder / name)
-    if named:
-        _none_missing(folder, [path.name for path in paths if not _child.exists(path)], len(paths))
     return paths
 
 

@@ -156,7 +156,10 @@ LIES = {
     "a zip archive": (b"PK\x03\x04" + bytes(64), "zip archive"),
     "a pickle": (b"\x80\x02}q\x00." + bytes(64), "pickle"),
     "an HTML page": (b"<!DOCTYPE html><html></html>" + bytes(64), "HTML page"),
-    "a Git LFS pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+    "a Git LFS pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+        "is a Git LFS pointer, not the file itself\nFetch the file",
+    ),
     "a GGML file": (b"lmgg" + bytes(64), "GGML"),
     "one byte": (b"G", "the file ends at 1"),
     "nothing": (b"", "is empty"),
@@ -286,6 +289,34 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, monkeypatch, how):
     _during(monkeypatch, act)
     with pytest.raises(ConfigError, match="changed while it was read"):
         read_gguf(path)
+
+
+def test_a_file_rewritten_to_look_unchanged_is_read_again(tmp_path):
+    path = tmp_path / "m.gguf"
+    path.write_bytes(SMALL)
+    before = path.stat()
+    assert read_gguf(path).architecture == "llama"
+    with path.open("r+b") as file:
+        file.write(SMALL.replace(b"llama", b"qwen2"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    now = path.stat()
+    same = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+    assert [getattr(now, mark) for mark in same] == [getattr(before, mark) for mark in same]
+    assert read_gguf(path).architecture == "qwen2"
+
+
+def test_a_reader_gets_nothing_of_the_users_environment(tmp_path, monkeypatch):
+    (tmp_path / "m.gguf").write_bytes(SMALL)
+    (tmp_path / "child.py").write_text(
+        "import json, os, sys\n"
+        "said = [sorted(os.environ), sys.flags.isolated, sys.flags.no_site, os.getcwd()]\n"
+        "print(json.dumps({'refused': repr(said), 'part': 0}))\n"
+    )
+    monkeypatch.setattr(gguf, "_SCRIPT", tmp_path / "child.py")
+    for name in ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "PYTHONSTARTUP", "HF_TOKEN"):
+        monkeypatch.setenv(name, "")
+    with pytest.raises(ConfigError, match=r"used: \[\[('LC_CTYPE')?\], 1, 1, '/'\]"):
+        read_gguf(tmp_path / "m.gguf")
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from subcortex.errors import ConfigError
+from subcortex.models import hub
 from subcortex.models.read import read_shape
 from subcortex.vram.setup import VllmSetup
 from subcortex.vram.vllm.weights import rank_bytes
 from tests.models.test_huggingface import config_of, shape_of
 
 _SHAPES = Path(__file__).parents[2] / "bench" / "shapes"
+(GGUF,) = (Path(__file__).parents[2] / "testbed" / "models").glob("**/*fast*.gguf")
 _TINY = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -161,6 +163,104 @@ def test_experts_of_a_layer_stand_together(folder):
     assert {tensor.count for tensor in experts} == {4}
     assert sum(tensor.bytes * tensor.count for tensor in experts) == 2 * 4 * 3 * 32 * 64 * 2
     assert read.active_bytes_per_token < read.weights_bytes
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F32"])
+def test_weights_that_are_there_in_part_leave_the_configs_figures(folder, dtype):
+    promised = read_shape(folder)
+    tensors = llama_tensors(dtype)
+    del tensors["lm_head.weight"]  # 41 KB of 230
+    write_safetensors(folder / "model.safetensors", tensors)
+    read = read_shape(folder)
+    assert (read.exact, read.source, read.tensors) == (False, "config.json", promised.tensors)
+    assert "that the config promises" in read.notes[-1]
+
+
+def test_a_little_less_than_promised_is_still_the_model(folder):
+    promised = read_shape(folder)
+    tensors = llama_tensors()
+    del tensors["model.layers.1.self_attn.k_proj.weight"]
+    write_safetensors(folder / "model.safetensors", tensors)
+    read = read_shape(folder)
+    assert read.exact
+    assert read.weights_bytes == promised.weights_bytes - 2 * 32 * 64
+
+
+def test_an_unknown_family_is_whole_once_every_layer_is_there(folder):
+    (folder / "config.json").write_text(json.dumps(_TINY | {"model_type": "odd", "intermediate_size": 4096}))
+    guessed = read_shape(folder)
+    write_safetensors(folder / "model.safetensors", llama_tensors())
+    whole = read_shape(folder)
+    assert whole.exact
+    assert whole.parameters < guessed.parameters / 2
+    first = {name: one for name, one in llama_tensors().items() if "layers.1" not in name}
+    write_safetensors(folder / "model.safetensors", first)
+    part = read_shape(folder)
+    assert (part.exact, part.tensors) == (False, guessed.tensors)
+    assert "1 of 2 layers" in part.notes[-1]
+
+
+def test_an_adapter_beside_a_config_is_not_its_weights(folder):
+    promised = read_shape(folder)
+    write_safetensors(folder / "adapter_model.safetensors", {"lora_A.weight": ("BF16", (8, 64))})
+    assert read_shape(folder) == promised
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    with pytest.raises(ConfigError, match="holds an adapter, not a model"):
+        read_shape(folder)
+
+
+def test_an_index_without_its_files_is_planned_from_the_config(folder):
+    promised = read_shape(folder)
+    index = {"weight_map": {"model.norm.weight": "model-00001-of-00001.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    read = read_shape(folder)
+    assert (read.exact, read.tensors, read.layers) == (False, promised.tensors, promised.layers)
+    assert "None of the files that its index names" in read.notes[-1]
+
+
+def test_a_gguf_beside_a_config_is_what_is_meant(folder, tmp_path):
+    shutil.copy(GGUF, folder / "model-Q8_0.gguf")
+    for other in ("mmproj-model.gguf", "imatrix.gguf"):
+        (folder / other).write_bytes(b"GGUF")
+    read = read_shape(folder)
+    assert (read.source, read.exact) == ("gguf", True)
+    assert read.layers == read_shape(GGUF).layers
+    shutil.copy(GGUF, folder / "model-Q4_0.gguf")
+    with pytest.raises(ConfigError, match=r"has 2 models: model-Q4_0\.gguf, model-Q8_0\.gguf") as refused:
+        read_shape(folder)
+    assert refused.value.hint == "Name one of the files."
+    write_safetensors(folder / "model.safetensors", llama_tensors())
+    assert read_shape(folder).source == "safetensors"
+
+
+def test_what_is_no_gguf_model_leaves_the_config(folder):
+    (folder / "mmproj-model.gguf").write_bytes(b"GGUF")
+    assert read_shape(folder).source == "config.json"
+
+
+def test_the_parts_of_a_split_gguf_are_one_model(folder):
+    for part in (2, 3):
+        (folder / f"m-{part:05d}-of-00003.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ConfigError, match=r"1 of them are missing: m-00001-of-00003\.gguf"):
+        read_shape(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "model.safetensors.index.json", "m.gguf"]
+)
+def test_a_git_lfs_pointer_is_called_by_its_name(folder, name):
+    (folder / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n")
+    with pytest.raises(ConfigError) as refused:
+        read_shape(folder)
+    assert refused.value.message == f"{folder / name} is a Git LFS pointer, not the file itself"
+    assert "git lfs pull" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("name", ["ówner/model", "owner/modél", "owner/model\u0661", "owner/model\n"])
+def test_a_name_of_the_hub_is_ascii(name, monkeypatch):
+    monkeypatch.setattr(hub, "fetch", lambda name: pytest.fail("it was asked for"))
+    with pytest.raises(ConfigError, match="there is no model"):
+        read_shape(name, offline=False)
 
 
 def test_a_damaged_header_is_an_error_in_a_folder_of_ones_own(folder):

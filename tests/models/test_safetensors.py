@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from subcortex.errors import ConfigError
 from subcortex.models import _child, _safetensors_child, safetensors
 from subcortex.models.gguf import read_gguf
-from subcortex.models.safetensors import DTYPE_BITS, read_safetensors
+from subcortex.models.safetensors import DTYPE_BITS, read_folder, read_safetensors
 from subcortex.models.stored import StoredTensor
 from testbed.export import read_bf16
 from tests.conftest import MODELS
@@ -96,6 +96,52 @@ def test_shards_without_an_index(tmp_path):
         read_safetensors(tmp_path)
     (tmp_path / "m-00001-of-00002.safetensors").unlink()
     assert [each.name for each in read_safetensors(tmp_path)] == ["other"]
+
+
+BESIDE = (
+    "adapter_model.safetensors",
+    "adapters.safetensors",
+    "lora_adapter.safetensors",
+    "optimizer.safetensors",
+    "training_args.safetensors",
+)
+
+
+def test_what_lies_beside_a_model_is_not_counted(tmp_path):
+    for name in BESIDE:
+        (tmp_path / name).write_bytes(_one(name))
+    assert read_folder(tmp_path) is None
+    with pytest.raises(ConfigError, match="holds no safetensors files of a model"):
+        read_safetensors(tmp_path)
+    (tmp_path / "mine.safetensors").write_bytes(_one("a"))
+    assert read_folder(tmp_path) == (StoredTensor("a", (4,), "U8", 4),)
+    # Asked for by name, it is read.
+    assert [each.name for each in read_safetensors(tmp_path / BESIDE[0])] == [BESIDE[0]]
+
+
+def test_an_index_of_which_nothing_is_there_is_no_model_yet(tmp_path):
+    _shards(tmp_path, {"a": "m-1.safetensors", "b": "m-2.safetensors"})
+    assert read_folder(tmp_path) is None
+    (tmp_path / "consolidated.safetensors").write_bytes(_one("whole"))
+    assert [each.name for each in read_safetensors(tmp_path)] == ["whole"]
+    (tmp_path / "m-2.safetensors").write_bytes(_one("b"))
+    with pytest.raises(ConfigError, match="1 of the 2 shards of .* are missing: m-1.safetensors"):
+        read_folder(tmp_path)
+
+
+def test_an_index_of_200_000_files_is_refused_by_its_reader(tmp_path):
+    _shards(tmp_path, {f"t{n:x}": f"s{n:x}.safetensors" for n in range(200_000)})
+    with pytest.raises(ConfigError, match="names more than 500 files"):
+        read_safetensors(tmp_path)
+
+
+def test_as_many_files_as_are_opened_are_read_of_an_index(tmp_path):
+    for count, message in ((_child.PARTS, None), (_child.PARTS + 1, "names more than 500 files")):
+        index = _shards(tmp_path, {f"t{n}": f"s{n}.safetensors" for n in range(count)})
+        with _child.opened([index / "model.safetensors.index.json"]) as (file,):
+            said = json.loads(_safetensors_child.answer([f"i{file.descriptor}"]))
+        assert said.get("refused", "").endswith("500 files") is (message is not None)
+    assert _safetensors_child.FILES == _child.PARTS
 
 
 def test_a_shard_with_less_than_the_index_says(tmp_path):
