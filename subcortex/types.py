@@ -81,7 +81,8 @@ class ThinkRequest(_Model):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     deadline_s: float | None = Field(default=None, gt=0.0)
-    wait_s: float | None = Field(default=None, ge=0.0)
+    # Infinity would cross the socket as null, which means the opposite.
+    wait_s: float | None = Field(default=None, ge=0.0, allow_inf_nan=False)
     priority: int = 0
     session: str | None = None
     max_tokens: int | None = Field(default=None, gt=0)
@@ -229,6 +230,24 @@ class TierStatus(_Model):
     error_code: str | None = None
 
 
+class TierEvent(_Model):
+    """What became of a tier: one line of ``subcortex ps --watch``.
+
+    Args:
+        state: The state that it is in now.
+        was: The one before; None where this only says how things stand.
+        why: What brought it about, where that is known.
+        facts: What else is known of it, anything JSON can hold (``load_s``, ``version``, …).
+    """
+
+    at: datetime
+    tier: str
+    state: TierState
+    was: TierState | None = None
+    why: str | None = None
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+
 class DeviceFigures(_Model):
     """What an engine said it takes of one device, MiB; what it did not say is absent or None.
 
@@ -360,8 +379,26 @@ class Notice(_Model):
         return self.text
 
 
+class Yielded(_Model):
+    """GPUs left to other programs.
+
+    Args:
+        gpus: By NVML's index; None: all that tiers have.
+        until: None: until somebody says so.
+    """
+
+
+    gpus: list[int] | None = None
+    until: datetime | None = None
+
+
 class DaemonInfo(_Model):
-    """The daemon itself, as ``subcortex ps`` shows it; ``journal`` is ``ok`` or ``degraded: why``."""
+    """The daemon itself, as ``subcortex ps`` shows it.
+
+    Args:
+        journal: ``ok``, or ``degraded: `` with why and how many rows wait in memory.
+        yielded: What ``subcortex yield`` asked for, while it holds.
+    """
 
     pid: int
     version: str
@@ -373,6 +410,7 @@ class DaemonInfo(_Model):
     database: str
     journal: str = "ok"
     idle_stop_s: float = 0.0
+    yielded: Yielded | None = None
 
 
 class Status(_Model):

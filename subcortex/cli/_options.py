@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,9 +15,10 @@ if TYPE_CHECKING:
     from subcortex.config import Config
 
     _Name = click.ParamType[str]
+    _Number = click.ParamType[float]
 else:
     # Generic for the type checker alone: click before 8.5 has no parameter here.
-    _Name = click.ParamType
+    _Name = _Number = click.ParamType
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 
@@ -38,6 +41,45 @@ def load_config(file: Path | None) -> Config:
     from subcortex import config
 
     return config.load(file)
+
+
+class Seconds(click.FloatRange):
+    """A finite number of seconds from 0 on; ``min_open`` leaves 0 out."""
+
+    def __init__(self, *, min_open: bool = False) -> None:
+        super().__init__(min=0, min_open=min_open)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds; click's own range lets nan and inf through."""
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
+_UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?a)(\d+(?:\.\d+)?)([smhd])")
+#: A year: what is longer is a slip of the pen, and dates end.
+LONGEST_S = 366 * 86400.0
+
+
+class Duration(_Number):
+    """A time as people write it, ``90s``, ``30m``, ``2h``, ``1h30m``; its value is seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds."""
+        if isinstance(value, float):
+            return value
+        text = str(value).strip().lower()
+        parts = _DURATION.findall(text)
+        if not parts or "".join(number + unit for number, unit in parts) != text:
+            self.fail(f"{value!r} is no duration. Write 90s, 30m, 2h or 1h30m.", param, ctx)
+        seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
+        if not 0 < seconds <= LONGEST_S:
+            self.fail(f"{value!r} is not between 0 and a year.", param, ctx)
+        return seconds
 
 
 def _config_for_completion(ctx: click.Context) -> Config | None:

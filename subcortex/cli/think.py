@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from subcortex.cli import _output
-from subcortex.cli._options import DriveName, TierName, common_options, load_config
+from subcortex.cli._options import DriveName, Seconds, TierName, common_options, load_config
 from subcortex.errors import DaemonUnreachable, InvalidRequest
 
 if TYPE_CHECKING:
@@ -30,9 +30,15 @@ def thought_options(function: _Decorated) -> _Decorated:
             click.option("--complexity", type=click.FloatRange(0, 1), help="Instead of the scored one."),
             click.option(
                 "--deadline",
-                type=click.FloatRange(min=0, min_open=True),
+                type=Seconds(min_open=True),
                 metavar="SECONDS",
                 help="The answer must be whole by then.",
+            ),
+            click.option(
+                "--wait",
+                type=Seconds(),
+                metavar="SECONDS",
+                help="It may wait so long for its tier, so that one swap serves many.",
             ),
             click.option("--priority", type=int, default=0, show_default=True, help="Higher goes first."),
             click.option("--session", help="Groups thoughts in the journal."),
@@ -110,6 +116,8 @@ def thought_request(options: dict[str, Any]) -> ThinkRequest:
         fields["stop"] = list(options["stop"])
     if options["deadline"] is not None:
         fields["deadline_s"] = options["deadline"]
+    if options["wait"] is not None:
+        fields["wait_s"] = options["wait"]
     return ThinkRequest(messages=[{"role": "user", "content": _prompt(options["prompt"])}], **fields)
 
 

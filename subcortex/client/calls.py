@@ -30,6 +30,7 @@ class Options(TypedDict, total=False):
     tools: list[dict[str, Any]] | None
     tool_choice: str | dict[str, Any] | None
     deadline: float | None
+    wait_s: float | None
     priority: int
     session: str | None
     max_tokens: int | None
@@ -48,7 +49,8 @@ def think(prompt: Prompt, **options: Unpack[Options]) -> Thought:
         **options: ``drive`` (a name from ``drives/``), ``tier`` (force one), ``complexity`` (0 to 1,
             instead of the scored one), ``schema`` (a pydantic class; the engine's structured output
             obeys it and ``thought.parsed`` is an instance), ``tools`` and ``tool_choice`` (OpenAI's),
-            ``deadline`` (seconds until the answer must be whole), ``priority`` (higher first),
+            ``deadline`` (seconds until the answer must be whole), ``wait_s`` (seconds that the thought
+            may wait for its tier, so that one swap serves many), ``priority`` (higher first),
             ``session`` (a name that groups thoughts), ``max_tokens``, ``temperature``, ``top_p``,
             ``seed``, ``stop``, and ``client`` (another daemon's than the default configuration's).
 

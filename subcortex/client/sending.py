@@ -39,10 +39,13 @@ def patience_s(request: ThinkRequest) -> float | None:
 
 
 def with_less_time(request: ThinkRequest, spent_s: float) -> ThinkRequest:
-    """Return the request with what starting a daemon took (seconds) off its deadline."""
-    if request.deadline_s is None:
-        return request
-    return request.model_copy(update={"deadline_s": max(0.01, request.deadline_s - spent_s)})
+    """Return the request with what starting a daemon took (seconds) off its deadline and its wait."""
+    less: dict[str, float] = {}
+    if request.deadline_s is not None:
+        less["deadline_s"] = max(0.01, request.deadline_s - spent_s)
+    if request.wait_s is not None:
+        less["wait_s"] = max(0.0, request.wait_s - spent_s)
+    return request.model_copy(update=less) if less else request
 
 
 def never_begun(error: SubcortexError) -> bool:

@@ -1,7 +1,8 @@
 """OpenAI's chat completions over the same mind, for programs that speak only that.
 
 ``model`` is ``auto`` (routed) or a tier's name (forced). An object ``subcortex`` in the body carries
-``drive``, ``complexity``, ``deadline_s``, ``priority`` and ``session``; the answer carries the route in it.
+``drive``, ``complexity``, ``deadline_s``, ``wait_s``, ``priority`` and ``session``; the answer carries
+the route in it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from subcortex.mind import Subcortex
 from subcortex.types import Chunk, Notice, ThinkRequest, Thought
 
 AUTO = "auto"
-_OURS = {"drive", "complexity", "deadline_s", "priority", "session"}
+_OURS = {"drive", "complexity", "deadline_s", "wait_s", "priority", "session"}
 _SAMPLING = {"temperature", "top_p", "seed", "tools", "tool_choice"}
 #: Accepted and without effect here, so that common clients work unchanged.
 _IGNORED = {"n", "user", "stream_options", "store", "metadata", "parallel_tool_calls", "logprobs"}
