@@ -13,7 +13,7 @@ from subcortex.cli._options import common_options, load_config
 from subcortex.errors import ConfigError
 
 if TYPE_CHECKING:
-    from subcortex.config import Config, VllmTier
+    from subcortex.config import Config
     from subcortex.hardware import Interpreter
 
 
@@ -74,6 +74,7 @@ def _interpreters(config_file: Path | None) -> tuple[Interpreter, ...]:
 
 def _by_interpreter(loaded: Config) -> dict[tuple[str, tuple[tuple[str, str], ...]], list[str]]:
     """Return the tiers that have one interpreter and one environment, so that each is asked once."""
+    from subcortex import engines
     from subcortex.cli import _tier_checks
     from subcortex.config import VllmTier
 
@@ -85,13 +86,7 @@ def _by_interpreter(loaded: Config) -> dict[tuple[str, tuple[tuple[str, str], ..
         if python is None:
             # Asked all the same, so that the answer says what is wrong with it.
             python = str(tier.python or tier.executable or "vllm")
-        found.setdefault((python, _environment(tier)), []).append(tier.name)
+        # The engine's own, so that what is found out here, e.g. by LD_LIBRARY_PATH, is what it will find.
+        env = tuple(sorted(engines.environment(tier, config=loaded).items()))
+        found.setdefault((python, env), []).append(tier.name)
     return found
-
-
-def _environment(tier: VllmTier) -> tuple[tuple[str, str], ...]:
-    """Return the variables that decide which GPUs the engine sees, and those of its tier."""
-    seen = {}
-    if tier.gpus is not None:
-        seen = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, tier.gpus))}
-    return tuple(sorted({**seen, **tier.env}.items()))

@@ -10,7 +10,7 @@ from subcortex.config import Config, LlamaCppTier, RemoteTier, VllmTier
 if TYPE_CHECKING:
     from subcortex.engines.protocol import Engine
 
-__all__ = ["create", "reap_leftovers"]
+__all__ = ["create", "environment", "reap_leftovers"]
 
 
 def create(tier: LlamaCppTier | VllmTier | RemoteTier, *, config: Config) -> Engine:
@@ -27,6 +27,15 @@ def create(tier: LlamaCppTier | VllmTier | RemoteTier, *, config: Config) -> Eng
     from subcortex.engines.remote import RemoteEngine
 
     return RemoteEngine(tier, config)
+
+
+def environment(tier: LlamaCppTier | VllmTier, *, config: Config) -> dict[str, str]:
+    """Return all variables that a tier's engine is started with."""
+    from subcortex.engines._local import LocalEngine
+
+    engine = create(tier, config=config)
+    assert isinstance(engine, LocalEngine)
+    return engine._env()
 
 
 def reap_leftovers(runtime_dir: Path) -> list[str]:

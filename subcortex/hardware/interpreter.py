@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -24,6 +25,11 @@ TIME_LIMIT_S = 120.0
 _ANSWER_BYTES = 2**20
 _KEPT_STDERR_BYTES = 4096
 _PIECE_BYTES = 65536
+# Names of variables that hold secrets, and values that carry a password. Nothing that is asked needs one.
+_SECRET_NAME = re.compile(
+    r"key|token|secret|passw|passphrase|credential|auth|(^|_)(pass|pat)(_|$)", re.IGNORECASE
+)
+_SECRET_VALUE = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
 
 def ask_interpreter(
@@ -35,13 +41,15 @@ def ask_interpreter(
 ) -> Interpreter:
     """Return what an interpreter says of torch, CUDA, NCCL and vLLM. Never raises; see ``problem``.
 
-    The interpreter runs in a process group of its own, which is killed at the end of the time or of what an
-    answer may weigh.
+    The interpreter runs in a process group of its own, of which nothing is left when this returns. It is
+    killed at the end of the time or of what an answer may weigh; once it has ended nobody it leaves behind is
+    waited for.
 
     Args:
         python: Path or name of the interpreter.
         tiers: To note in the answer.
-        env: Variables that the engine is given, besides those of this process.
+        env: All variables that the engine is started with, those of this process if not given. Secrets among
+            them are left out.
         time_limit_s: How long it may take, torch's import included.
     """
     asked = Interpreter(python=python, tiers=tuple(tiers))
@@ -51,7 +59,7 @@ def ask_interpreter(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **(env or {})},
+            env=without_secrets(os.environ if env is None else env),
             process_group=0,
         )
     except (OSError, ValueError) as error:
@@ -59,7 +67,7 @@ def ask_interpreter(
         return _failed(asked, f"cannot be run: {why}")
     answer, said = bytearray(), bytearray()
     try:
-        problem = _follow(child, answer, said, time.monotonic() + time_limit_s, time_limit_s)
+        problem = _follow(child, answer, said, time_limit_s)
     finally:
         _end(child)
     if problem:
@@ -77,41 +85,67 @@ def ask_interpreter(
         return _failed(asked, f"answered with something else than the probe's JSON: {where}: {first['msg']}")
 
 
-def _follow(
-    child: subprocess.Popen[bytes], answer: bytearray, said: bytearray, until: float, limit_s: float
-) -> str | None:
+def without_secrets(env: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the variables that look as if they held a secret."""
+    return {
+        name: value
+        for name, value in env.items()
+        if not _SECRET_NAME.search(name) and not _SECRET_VALUE.search(value)
+    }
+
+
+def _follow(child: subprocess.Popen[bytes], answer: bytearray, said: bytearray, limit_s: float) -> str | None:
     """Read both streams until the child has ended; return what stood against it in words."""
     assert child.stdout is not None
     assert child.stderr is not None
-    with selectors.DefaultSelector() as selector:
-        selector.register(child.stdout, selectors.EVENT_READ, answer)
-        selector.register(child.stderr, selectors.EVENT_READ, said)
-        while selector.get_map():
-            left = until - time.monotonic()
-            if left <= 0:
-                return f"no answer within {limit_s:g} s"
-            for key, _ in selector.select(left):
-                piece = os.read(key.fd, _PIECE_BYTES)
-                if not piece:
-                    selector.unregister(key.fileobj)
-                key.data.extend(piece)
-            if len(answer) > _ANSWER_BYTES:
-                return f"answered with more than {_ANSWER_BYTES} bytes"
-            del said[:-_KEPT_STDERR_BYTES]
+    until = time.monotonic() + limit_s
+    ended = os.pidfd_open(child.pid)
     try:
-        child.wait(max(0.0, until - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        return f"no answer within {limit_s:g} s"
-    return None
+        with selectors.DefaultSelector() as selector:
+            selector.register(child.stdout, selectors.EVENT_READ, answer)
+            selector.register(child.stderr, selectors.EVENT_READ, said)
+            # Not the end of the streams: a process that the child leaves behind may hold them open.
+            selector.register(ended, selectors.EVENT_READ)
+            running = True
+            while running:
+                left_s = until - time.monotonic()
+                if left_s <= 0:
+                    return f"no answer within {limit_s:g} s"
+                for key, _ in selector.select(left_s):
+                    if key.fd == ended:
+                        running = False
+                        continue
+                    piece = os.read(key.fd, _PIECE_BYTES)
+                    if not piece:
+                        selector.unregister(key.fileobj)
+                    key.data.extend(piece)
+                if len(answer) > _ANSWER_BYTES:
+                    return f"answered with more than {_ANSWER_BYTES} bytes"
+                del said[:-_KEPT_STDERR_BYTES]
+    finally:
+        os.close(ended)
+    _drain(child.stdout.fileno(), answer)
+    _drain(child.stderr.fileno(), said)
+    return f"answered with more than {_ANSWER_BYTES} bytes" if len(answer) > _ANSWER_BYTES else None
+
+
+def _drain(stream: int, kept: bytearray) -> None:
+    """Read what an ended child has left in a pipe, without waiting, and no more than a pipe can hold."""
+    os.set_blocking(stream, False)
+    with contextlib.suppress(BlockingIOError):
+        for _ in range(_ANSWER_BYTES // _PIECE_BYTES + 1):
+            piece = os.read(stream, _PIECE_BYTES)
+            if not piece:
+                return
+            kept.extend(piece)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """Kill the group of a child that has not ended, and take note of its end."""
-    if child.returncode is None:
-        # Not polled before: while the leader is a zombie at most, its group's number is nobody else's.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+    """Kill the group of a child, ended or not, and take note of its end."""
+    # Not polled before: while the leader is a zombie at most, its group's number is nobody else's.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
     for stream in (child.stdout, child.stderr):
         if stream is not None:
             stream.close()

@@ -240,6 +240,42 @@ def test_the_interpreters_of_vllm_tiers_are_asked_once_for_each_environment(fold
     assert done[2]["problem"] == "cannot be run: No such file or directory"
 
 
+def test_an_interpreter_is_asked_with_what_its_engine_is_started_with(folder, monkeypatch):
+    file = vllm_config(
+        folder,
+        'python = "bin/python"\nenv = { LD_LIBRARY_PATH = "/tier/lib", HF_TOKEN = "hunter2" }',
+        'python = "bin/python"\ngpus = [3]',
+    )
+    file.write_text(
+        f'{file.read_text()}\n[[tiers]]\nname = "far"\nengine = "remote"\nmodel = "m"\n'
+        'url = "http://127.0.0.1:1/v1"\napi_key_env = "ODD_NAME"\n'
+    )
+    (folder / "bin").mkdir()
+    python = folder / "bin" / "python"
+    python.write_text(f"#!/bin/sh\nenv >> {folder}/env\necho '{{}}'\n")
+    python.chmod(0o755)
+    for name in ("ODD_NAME", "SOME_API_KEY"):
+        monkeypatch.setenv(name, "hunter2")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/mine/lib")
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    done = run("hardware", "--json", "--config", file)
+
+    assert [found["problem"] for found in json.loads(done.stdout)["interpreters"]] == [None, None]
+    seen = (folder / "env").read_text().splitlines()
+    assert "hunter2" not in str(seen)
+    assert [line for line in seen if line.startswith("LD_LIBRARY_PATH=")] == [
+        "LD_LIBRARY_PATH=/tier/lib",
+        "LD_LIBRARY_PATH=/mine/lib",
+    ]
+    assert {line for line in seen if line.startswith(("CUDA_DEVICE_ORDER", "CUDA_VISIBLE"))} == {
+        "CUDA_DEVICE_ORDER=PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES=3",
+    }
+    assert sum(line.startswith(f"PATH={folder}/bin:") for line in seen) == 2
+
+
 def test_engines_need_not_be_asked(folder):
     file = vllm_config(folder, f'python = "{sys.executable}"')
 

