@@ -26,6 +26,11 @@ def inert(text: str) -> str:
     return visible(text)
 
 
+def inert_line(text: str) -> str:
+    """Return ``text`` inert and on one line: names that a stranger chose must not look like lines of ours."""
+    return inert(text).translate({0x0A: "\u240a", 0x09: "\u2409"})
+
+
 def asks_for_json(arguments: Sequence[str]) -> bool:
     """Return whether ``--json`` is among the options, so that even a usage error can be JSON."""
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments

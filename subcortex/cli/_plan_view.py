@@ -97,11 +97,11 @@ def _headline(plan: Plan) -> list[Line]:
     words = "It fits" if count == 1 else "All fit together" if len(awake) == count else "They fit in turns"
     sure = f" with probability {probability(plan.probability)} "
     lines: list[Line] = [[(words, "bold green"), (sure, ""), (f"(asked: {plan.asked_probability:g})", "dim")]]
-    width = max(len(_output.inert(tier.name)) for tier in plan.tiers)
+    width = max(len(_output.inert_line(tier.name)) for tier in plan.tiers)
     for tier in plan.tiers:
         where = f"GPU {','.join(map(str, tier.gpus))}" if tier.gpus else "host memory"
         spread = f" ({tier.layout})" if len(tier.gpus) > 1 else ""
-        line: Line = [(f"  {_output.inert(tier.name).ljust(width)} ", "bold")]
+        line: Line = [(f"  {_output.inert_line(tier.name).ljust(width)} ", "bold")]
         line += [
             (f" {tier.mode.value}", _TIER_STYLES[tier.mode.value]),
             (f", {tier.engine} on {where}{spread}", ""),
@@ -134,7 +134,7 @@ def _device(device: DevicePlan, columns: int, *, coloured: bool) -> list[Line]:
     name = "host memory" if on_host else f"GPU {device.device}"
     title: Line = [(name, "bold")]
     if not on_host:
-        title.append((f"  {_output.inert(device.name)}", ""))
+        title.append((f"  {_output.inert_line(device.name)}", ""))
     title.append((f"  {gib(device.total_mib)} GiB: ", ""))
     title.append((f"{gib(device.need_mib)} needed, {gib(max(0.0, device.left_mib))} left", ""))
     title.append((f"  P {probability(device.probability)}", "dim"))
@@ -180,7 +180,7 @@ def _names(spans: Sequence[tuple[str, int, int]]) -> Line:
             continue
         room = end - start
         text += " " * (start - at)
-        inside = _output.clipped(_output.inert(tier), max(1, room - 2)) if room > 2 else ""
+        inside = _output.clipped(_output.inert_line(tier), max(1, room - 2)) if room > 2 else ""
         text += f"╰{inside.center(room - 2, '─')}╯" if room > 1 else "╵"
         at = end
     return [(text, "dim")]
@@ -206,7 +206,7 @@ def _components(plan: Plan, devices: Sequence[DevicePlan], columns: int) -> list
     seats = [(device, share) for device in devices for share in device.shares]
     names = [name for name in PARTS if any(name in share.components for _, share in seats)]
     first = max(len(PARTS[name][2]) for name in names) + 2 if names else 0
-    heads = [(_where(device), _output.clipped(_output.inert(share.tier), 16)) for device, share in seats]
+    heads = [(_where(device), _output.clipped(_output.inert_line(share.tier), 16)) for device, share in seats]
     width = max([14, *(max(map(len, head)) for head in heads)]) + 2
     at_once = max(1, (columns - first) // width)
     lines: list[Line] = []
@@ -247,11 +247,11 @@ def _cell(amount: Amount | None) -> str:
 def _concurrency(plan: Plan) -> list[Line]:
     """Return requests at once by length: a table over all tiers, and a chart of each."""
     lines: list[Line] = [[("requests at once, by their length in tokens", "bold")]]
-    name_width = max(len(_output.inert(tier.name)) for tier in plan.tiers)
+    name_width = max(len(_output.inert_line(tier.name)) for tier in plan.tiers)
     for tier in plan.tiers:
         most = max((count for _, count in tier.concurrency), default=1.0)
         for i, (length, count) in enumerate(tier.concurrency):
-            name = _output.inert(tier.name) if i == 0 else ""
+            name = _output.inert_line(tier.name) if i == 0 else ""
             bar = "▇" * max(1, round(24 * count / most))
             line: Line = [(f"  {name.ljust(name_width)}", "bold"), (f"{length:>9} ", ""), (bar, "green")]
             lines.append([*line, (f" {requests(count)}", "")])
@@ -261,7 +261,7 @@ def _concurrency(plan: Plan) -> list[Line]:
 def _order(plan: Plan, columns: int) -> list[Line]:
     lines: list[Line] = [[("start, one at a time", "bold")]]
     for number, start in enumerate(plan.starts, 1):
-        lines += _wrapped(f"  {number}. {_output.inert(start.tier)}: ", start.why, "bold", columns)
+        lines += _wrapped(f"  {number}. {_output.inert_line(start.tier)}: ", start.why, "bold", columns)
     for swap in plan.swaps:
         lines += _wrapped("  swap: ", str(swap), "cyan", columns)
     return lines
@@ -269,7 +269,9 @@ def _order(plan: Plan, columns: int) -> list[Line]:
 
 def _wrapped(head: str, words: str, style: str, columns: int, body: str = "") -> list[Line]:
     """Return words after a head, further lines below the first word."""
-    rows = textwrap.wrap(_output.inert(words), max(20, columns - len(head)), break_on_hyphens=False) or [""]
+    rows = textwrap.wrap(_output.inert_line(words), max(20, columns - len(head)), break_on_hyphens=False) or [
+        ""
+    ]
     return [[(head, style), (rows[0], body)], *[[(" " * len(head), ""), (row, body)] for row in rows[1:]]]
 
 
@@ -279,13 +281,19 @@ def _flags(tier: TierPlan) -> list[Line]:
     program = (
         ["vllm", "serve", tier.model] if tier.engine == "vllm" else ["llama-server", "--model", tier.model]
     )
-    words = [
-        _output.inert(word) for word in (*environment, *map(shlex.quote, (*program, *tier.launch.arguments)))
-    ]
-    lines: list[Line] = [[(f"# {_output.inert(tier.name)}, as a command", "dim")], [(" ".join(words), "")]]
+    words = [*environment, _pasted((*program, *tier.launch.arguments))]
+    title = f"# {_output.inert_line(tier.name)}, as a command"
+    if tier.model_note:
+        title += _output.inert_line(f"; {tier.model} is {tier.model_note}")
+    lines: list[Line] = [[(title, "dim")], [(" ".join(words), "")]]
     lines.append([("# or in config.toml, below its [[tiers]]", "dim")])
-    lines += [[(_output.inert(line), "")] for line in tier.launch.toml.splitlines()]
+    lines += [[(_output.inert_line(line), "")] for line in tier.launch.toml.splitlines()]
     return lines
+
+
+def _pasted(words: Sequence[str]) -> str:
+    """Return words as a shell takes them, harmless on a terminal."""
+    return " ".join(shlex.quote(_output.inert_line(word)) for word in words)
 
 
 def refusal_lines(
@@ -303,6 +311,11 @@ def refusal_lines(
         lines += _wrapped(
             "     ", f"gives up {other.gives_up}; fits with probability {sure}", "", columns, "dim"
         )
+        for tier in other.plan.tiers:
+            if tier.name in other.changed:
+                # To be pasted, so on one line, however long.
+                flags = _pasted(tier.launch.arguments)
+                lines.append([(f"     {_output.inert_line(tier.name)}: ", "dim"), (flags, "")])
     return lines
 
 
@@ -327,7 +340,7 @@ def compare_lines(options: Sequence[Option], columns: int) -> list[Line]:
 def _said(option: Option) -> str:
     if not option.refused and not option.fits:
         return "does not fit with one request of full length"
-    return _output.inert(option.link_words)
+    return _output.inert_line(option.link_words)
 
 
 def _compared(option: Option) -> tuple[str, ...]:

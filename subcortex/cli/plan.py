@@ -142,7 +142,11 @@ def _plan(
     error = refusal(found, others)
     if as_json:
         raise error
-    _output.note(_output.style("error: ", sys.stderr, fg="red", bold=True) + _output.inert(error.message))
+    _output.note(
+        _output.style("error: ", sys.stderr, fg="red", bold=True) + _output.inert_line(error.message)
+    )
+    if not others:
+        _output.note(_output.inert_line(str(error.hint)))
     refused = [f"{name}: {why}" for name, why in (found.refused or {}).items()]
     _plan_view.show(_plan_view.refusal_lines(shortfalls(found), others, refused, columns))
     return DoesNotFit.exit_code
@@ -298,36 +302,58 @@ def _asked(
     pp: int | None,
     quantisation: str | None,
 ) -> TierAsk:
-    from subcortex.models.quantisation import requantised
     from subcortex.vram.plan import USUAL, Free, TierAsk
+    from subcortex.vram.plan.forms import in_form, source
     from subcortex.vram.setup import LlamaCppSetup, VllmSetup
 
-    shape, model = _shape(name), name
+    shape = _shape(name)
+    engine = _engine(name, shape, hardware, engine, quantisation)
+    had = source(shape, name, engine, quantisation, on_gpus=bool(hardware.gpus))
     if quantisation:
-        shape = requantised(shape, quantisation)
-        # Nobody has made it yet: what is printed must not load the model as it is.
-        model = f"<{Path(name.rstrip('/')).name} in {quantisation}>"
-    if engine == "vllm" and shape.source == "gguf":
-        raise InvalidRequest(
-            f"{name} is a GGUF file, which vLLM does not serve",
-            hint="Leave --engine out, or give the folder of the model itself.",
-            param="engine",
-        )
-    if engine is None:
-        engine = "llama.cpp" if shape.source == "gguf" or not hardware.gpus else "vllm"
+        shape = in_form(shape, quantisation, had)
     context = context_tokens or min(
         _DEFAULT_CONTEXT_TOKENS, shape.max_context_tokens or _DEFAULT_CONTEXT_TOKENS
     )
     if engine == "llama.cpp":
         if tp or pp:
             raise click.UsageError("--tp and --pp are vLLM's; llama.cpp splits by layers, as memory allows")
-        return TierAsk(
-            name, shape, LlamaCppSetup(context_tokens=context), context, concurrency, rank, model=model
-        )
+        slots = LlamaCppSetup(context_tokens=context)
+        ask = TierAsk(name, shape, slots, context, concurrency, rank)
+        return replace(ask, model=had.model, model_note=had.note)
     setup = VllmSetup(context_tokens=context, tensor_parallel_size=tp or 1, pipeline_parallel_size=pp or 1)
     free = USUAL - {Free.TENSOR_PARALLEL} if tp or pp else USUAL
-    ask = TierAsk(name, shape, setup, context, concurrency, rank, model=model, free=free)
-    return replace(ask, sleepable=bool(hardware.gpus))
+    ask = TierAsk(name, shape, setup, context, concurrency, rank, free=free, flags=had.flags)
+    return replace(ask, model=had.model, model_note=had.note, sleepable=bool(hardware.gpus))
+
+
+def _engine(
+    name: str, shape: ModelShape, hardware: Hardware, engine: Engine | None, quantisation: str | None
+) -> Engine:
+    """Return the engine that a model is to run on: the one asked for, or the one that suits it."""
+    from subcortex.models.mixtures import MIXTURES
+    from subcortex.vram.plan.forms import PLAIN_METHODS
+    from subcortex.vram.vllm.legality import runs_on
+
+    if quantisation in MIXTURES:
+        suits: Engine = "llama.cpp"
+    elif quantisation is not None and quantisation not in PLAIN_METHODS:
+        suits = "vllm"
+    elif shape.source == "gguf" and engine == "vllm" and quantisation is None:
+        raise InvalidRequest(
+            f"{name} is a GGUF file, which vLLM does not serve",
+            hint="Leave --engine out, or give the folder of the model itself.",
+            param="engine",
+        )
+    else:
+        served = shape.source != "gguf" and any(map(runs_on, hardware.gpus))
+        return engine or ("vllm" if served else "llama.cpp")
+    if engine not in (None, suits):
+        raise InvalidRequest(
+            f"{engine} has no weights stored as {quantisation}",
+            hint=f"Leave --engine out: {suits} has them.",
+            param="quantization",
+        )
+    return suits
 
 
 def _named(asks: Sequence[TierAsk]) -> list[TierAsk]:

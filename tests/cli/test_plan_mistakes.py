@@ -72,7 +72,56 @@ def test_an_imagined_quantisation_prints_no_command_that_loads_the_model_as_it_i
     arguments = (SHAPES / "llama-3.1-8b", "--quantisation", "awq", "--gpus", "RTX 3060")
     done = invoke("plan", *arguments)
     assert done.exit_code == 0
-    assert "vllm serve '<llama-3.1-8b in awq>'" in done.stdout
+    assert f"# llama-3.1-8b, as a command; MODEL is a checkpoint of {arguments[0]} quantised as awq" in (
+        done.stdout.splitlines()
+    )
+    assert " vllm serve MODEL --max-model-len" in done.stdout
+    assert f"serve {arguments[0]}" not in done.stdout
+
+
+def test_fp8_is_made_while_loading_of_the_model_itself() -> None:
+    tier = planned(SHAPES / "llama-3.1-8b", "--quantisation", "fp8", "--gpus", "RTX 3090")
+    assert (tier["model"], tier["model_note"]) == (str(SHAPES / "llama-3.1-8b"), None)
+    assert tier["arguments"][-2:] == ["--quantization", "fp8"]
+
+
+def test_a_type_of_gguf_means_llama_cpp_and_vllm_has_none() -> None:
+    tier = planned(SHAPES / "llama-3.1-8b", "--quantisation", "Q4_K_M", "--gpus", "RTX 3060")
+    assert tier["engine"] == "llama.cpp"
+    assert tier["model_note"] == f"a GGUF of type Q4_K_M made of {SHAPES / 'llama-3.1-8b'}"
+    for engine, method in (("vllm", "Q4_K_M"), ("llama.cpp", "awq")):
+        arguments = ("--engine", engine, "--quantisation", method, "--gpus", "RTX 3060")
+        done = invoke("plan", SHAPES / "llama-3.1-8b", *arguments)
+        assert done.exit_code == 4
+        assert f"{engine} has no weights stored as {method}" in done.stderr
+
+
+def test_llama_cpp_is_not_told_to_load_a_folder() -> None:
+    tier = planned(SHAPES / "llama-3.2-1b", "--engine", "llama.cpp", "--gpus", "RTX 3060")
+    assert (tier["model"], tier["model_note"]) == ("MODEL", f"a GGUF made of {SHAPES / 'llama-3.2-1b'}")
+
+
+def test_old_cards_get_llama_cpp_and_a_word_why_vllm_is_none_for_them() -> None:
+    assert planned(SHAPES / "llama-3.2-1b", "--gpus", "V100 32GB")["engine"] == "llama.cpp"
+    done = invoke("plan", SHAPES / "llama-3.2-1b", "--engine", "vllm", "--gpus", "V100 32GB")
+    assert done.exit_code == 5
+    assert "vLLM wants compute capability 7.5, and GPU 0 (V100 32GB) has 7.0" in done.stderr
+    assert "llama.cpp runs on such cards" in done.stderr
+
+
+def test_a_flag_that_makes_fp8_is_planned_as_fp8(folder: Path) -> None:
+    def weights_gib(*flags: str) -> float:
+        file = folder / "config.toml"
+        file.write_text(
+            "[subcortex]\nversion = 1\n[[tiers]]\nname = 'deep'\nengine = 'vllm'\ncontext_tokens = 8192\n"
+            f"model = '{SHAPES / 'llama-3.1-8b'}'\nflags = {json.dumps(flags)}\n"
+        )
+        done = json.loads(invoke("plan", "--config", file, "--gpus", "H200", "--json").stdout)
+        (share,) = done["devices"][0]["shares"]
+        return float(share["components"]["weights"]["mean_mib"]) / 1024
+
+    assert weights_gib() == pytest.approx(14.96, abs=0.05)
+    assert weights_gib("--quantization", "fp8") == pytest.approx(8.46, abs=0.1)
 
 
 def test_a_damaged_start_on_record_is_passed_over(running: Client) -> None:

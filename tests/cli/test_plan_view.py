@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import tomllib
 from dataclasses import replace
 
 import pytest
@@ -11,7 +13,7 @@ from subcortex.vram.plan import NoFit, Plan, alternatives, find, plan, shortfall
 from subcortex.vram.plan.compare import options
 from subcortex.vram.plan.seat import Book
 from tests.vram.plan.test_communication import Wire
-from tests.vram.plan.toys import Simple, ask, machine
+from tests.vram.plan.toys import Simple, ask, machine, toy
 
 
 def turns() -> Plan:
@@ -79,7 +81,48 @@ def test_a_refusal_lists_what_fits():
     lines = _plan_view.plain(_plan_view.refusal_lines(shortfalls(found), others, [], 80))
     assert "What fits, the least loss first" in lines
     assert any(line.startswith("  1. quantise") for line in lines)
-    assert max(map(len, lines)) <= 80
+    to_paste = [line for line in lines if line.startswith("     t: ")]
+    assert len(to_paste) == len(others)
+    assert all("--kv-cache-memory-bytes" in line for line in to_paste)
+    assert max(len(line) for line in lines if line not in to_paste) <= 80
+
+
+def test_only_tiers_that_run_otherwise_are_shown_with_their_flags():
+    tiers = [ask("small", 2, rank=0), ask("large", 30, rank=1)]
+    found = find(tiers, machine(24), Simple())
+    assert isinstance(found, NoFit)
+    others = alternatives(tiers, machine(24), Simple(), found, Simple())
+    assert {other.changed for other in others} == {frozenset({"large"})}
+    text = "\n".join(_plan_view.plain(_plan_view.refusal_lines((), others, [], 80)))
+    assert "     large: --max-model-len" in text
+    assert "small:" not in text
+
+
+HOSTILE = "m\nerror: all is well\r\x1b[2J\u202e\t'; rm -rf ~"
+
+
+def test_a_name_from_a_stranger_stays_on_its_line_and_in_its_quotes():
+    tier = replace(ask(HOSTILE, 5), model=HOSTILE, model_note=HOSTILE)
+    tier = replace(tier, shape=replace(tier.shape, name=HOSTILE), flags=("--served-model-name", HOSTILE))
+    found = plan([tier], machine(24), Simple())
+    lines = _plan_view.plain(_plan_view.plan_lines(found, 80, coloured=False))
+    harmless(lines)
+    (command,) = [line for line in lines if "vllm serve" in line]
+    words = shlex.split(command)
+    assert words[words.index("serve") + 1] == words[-1] == "m␊error: all is well␍␛[2J<U+202E>␉'; rm -rf ~"
+    # The configuration gets the very name, escaped as TOML wants it.
+    toml = "\n".join(line for line in lines if line.startswith("flags = "))
+    assert tomllib.loads(toml)["flags"][-1] == HOSTILE
+    too_large = replace(tier, shape=toy(30, name=HOSTILE))
+    refused = find([too_large], machine(24), Simple())
+    assert isinstance(refused, NoFit)
+    others = alternatives([too_large], machine(24), Simple(), refused, Simple())
+    harmless(_plan_view.plain(_plan_view.refusal_lines(shortfalls(refused), others, [HOSTILE], 80)))
+
+
+def harmless(lines: list[str]) -> None:
+    assert [line for line in lines if line.lstrip().startswith("error:")] == []
+    assert all(character.isprintable() for line in lines for character in line)
 
 
 def test_layouts_stand_side_by_side_with_what_the_link_makes_of_them():

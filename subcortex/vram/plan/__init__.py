@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from subcortex.errors import DoesNotFit
 from subcortex.hardware import Hardware
-from subcortex.vram.plan.alternatives import Alternative, Variant, Variants, alternatives
+from subcortex.vram.plan.alternatives import Alternative, alternatives
 from subcortex.vram.plan.ask import EVERYTHING, USUAL, Free, TierAsk
 from subcortex.vram.plan.estimator import Estimator
 from subcortex.vram.plan.fit import DEFAULT_PROBABILITY, Fit, NoFit, find
 from subcortex.vram.plan.result import Plan, written
 from subcortex.vram.plan.shortfall import Shortfall, shortfalls
+from subcortex.vram.plan.variants import Variant, Variants
 
 __all__ = [
     "DEFAULT_PROBABILITY",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import isfinite
 
 from subcortex.errors import ConfigError
@@ -66,6 +66,12 @@ def groups(words: Sequence[str], names: Mapping[str, str]) -> Iterator[tuple[str
         own.append(word)
     if own:
         yield name, tuple(own)
+
+
+def without(words: Sequence[str], names: Mapping[str, str], others: Collection[str]) -> tuple[str, ...]:
+    """Return flags without some and their opposites, each with its value."""
+    gone = {*others, *(f"--no-{name[2:]}" for name in others)}
+    return tuple(word for name, own in groups(words, names) if name not in gone for word in own)
 
 
 class Given:

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from subcortex.hardware import Hardware
-from subcortex.models.shape import ModelShape
 from subcortex.vram.plan import changes
 from subcortex.vram.plan.ask import TierAsk, in_order
 from subcortex.vram.plan.estimator import Estimator, Remembered
 from subcortex.vram.plan.fit import Fit, NoFit, find
 from subcortex.vram.plan.result import Plan, written
 from subcortex.vram.plan.seat import Mode
+from subcortex.vram.plan.variants import Variant, Variants
 from subcortex.vram.setup import LlamaCppSetup, VllmSetup
 
 _SHORTEST_TOKENS, _STEP_TOKENS = 512, 256
@@ -27,33 +27,6 @@ _SHORTEST_TOKENS, _STEP_TOKENS = 512, 256
 _CACHE_LOSS = 0.02
 #: Speed given up, only to be compared: slots are waited for, neighbours woken, host layers read slowly.
 _POOL_LOSS, _BATCHES_LOSS, _EAGER_LOSS, _SWAP_LOSS, _OFFLOAD_LOSS = 0.1, 0.15, 0.25, 0.3, 0.4
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """Another form of a model: a quantisation of it, or a smaller relative.
-
-    Args:
-        name: As a person says it.
-        shape: The model.
-        loss: Quality given up, 0 to 1, only to be compared.
-    """
-
-    name: str
-    shape: ModelShape
-    loss: float
-
-
-class Variants(Protocol):
-    """What other forms of a model there are."""
-
-    def quantised(self, ask: TierAsk) -> Sequence[Variant]:
-        """Return quantisations smaller than the model as it is, the best first."""
-        ...
-
-    def smaller(self, ask: TierAsk) -> Sequence[Variant]:
-        """Return smaller models of its family, the largest first."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +42,7 @@ class Alternative:
         asks: What to plan instead.
         swapping: Whether tiers may be swapped in that plan.
         plan: The plan itself.
+        changed: Names of the tiers that it runs otherwise.
     """
 
     kind: str
@@ -78,12 +52,14 @@ class Alternative:
     asks: tuple[TierAsk, ...]
     swapping: bool
     plan: Plan
+    changed: frozenset[str] = frozenset()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-ready values, with the flags of each tier."""
         tiers = [
-            {"name": tier.name, "model": tier.model, "mode": tier.mode.value, "gpus": list(tier.gpus)}
-            | {"arguments": list(tier.launch.arguments), "context_tokens": tier.context_tokens}
+            {"name": tier.name, "model": tier.model, "model_note": tier.model_note or None}
+            | {"mode": tier.mode.value, "gpus": list(tier.gpus), "context_tokens": tier.context_tokens}
+            | {"arguments": list(tier.launch.arguments)}
             for tier in self.plan.tiers
         ]
         return {
@@ -162,7 +138,9 @@ def alternatives(
             key = (alternative.kind, *sorted(change))
             if key not in seen:
                 seen.add(key)
-                found.append(alternative)
+                turns = alternative.kind == "swap"
+                everyone = frozenset(ask.name for ask in case.asks)
+                found.append(replace(alternative, changed=everyone if turns else change))
     found.sort(key=lambda one: (one.loss, one.words))
     return tuple(found[:most])
 
@@ -258,8 +236,7 @@ def _varied(
             chosen = {name: some[i] for name, some in offered.items()}
 
             def change(ask: TierAsk, chosen: Mapping[str, Variant] = chosen) -> TierAsk:
-                variant = chosen[ask.name]
-                return replace(ask, shape=variant.shape, model=variant.name)
+                return chosen[ask.name].of(ask)
 
             found = _first(case, rungs, names, change)
             if found is None:

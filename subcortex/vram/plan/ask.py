@@ -25,6 +25,8 @@ class Free(StrEnum):
 
 
 EVERYTHING = frozenset(Free)
+#: Stands for a model that the plan cannot name.
+MODEL = "MODEL"
 #: What is free if nobody says otherwise. Pipeline parallelism is slower for a single request, so it is taken
 #: only where it is asked for, or offered where nothing else fits.
 USUAL = EVERYTHING - {Free.PIPELINE_PARALLEL}
@@ -46,6 +48,7 @@ class TierAsk:
         sleepable: It may be put to sleep, and then gives back most of its GPU memory.
         free: Settings that the plan may choose.
         model: What to write after ``--model``.
+        model_note: What that stands for, where it is no model's own name: a form of it that is to be found.
         flags: What a person passes to the engine; those that the plan does not set are passed on.
     """
 
@@ -60,6 +63,7 @@ class TierAsk:
     sleepable: bool = False
     free: frozenset[Free] = field(default=USUAL)
     model: str = ""
+    model_note: str = ""
     flags: tuple[str, ...] = ()
 
     @property

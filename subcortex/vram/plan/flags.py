@@ -9,7 +9,7 @@ from math import floor
 from subcortex.vram.amount import Amount
 from subcortex.vram.driver import offered_mib
 from subcortex.vram.footprint import Component
-from subcortex.vram.plan._given import FP8_CACHES, LLAMACPP_NAMES, VLLM_NAMES, Given, groups
+from subcortex.vram.plan._given import FP8_CACHES, LLAMACPP_NAMES, VLLM_NAMES, Given, groups, without
 from subcortex.vram.plan.fit import Fit
 from subcortex.vram.plan.seat import Mode, Seat
 from subcortex.vram.plan.states import State, load_of
@@ -130,7 +130,7 @@ def _vllm(seat: Seat, setup: VllmSetup, utilization: float | None, *, sleeps: bo
     ):
         flags += [_CACHE_TYPE, "fp8"]
         ours = ours | {_CACHE_TYPE}
-    flags += _kept(own, VLLM_NAMES, ours)
+    flags += without(own, VLLM_NAMES, ours)
     if flags:
         keys["flags"] = flags
     return Launch(tuple(arguments + flags), environment, keys)
@@ -180,7 +180,7 @@ def _llamacpp(seat: Seat, setup: LlamaCppSetup, gpus_here: bool) -> Launch:
             flags += [flag, value]
     if setup.flash_attention is not None:
         flags += ["--flash-attn", "on" if setup.flash_attention else "off"]
-    own = _kept(seat.ask.flags, LLAMACPP_NAMES, _LLAMACPP_SETS)
+    own = without(seat.ask.flags, LLAMACPP_NAMES, _LLAMACPP_SETS)
     if not any(name == "--cache-ram" for name, _ in groups(own, LLAMACPP_NAMES)):
         # As our engine sets it, by a variable: older builds, which keep no prompts, would refuse the flag.
         environment["LLAMA_ARG_CACHE_RAM"] = f"{setup.prompt_cache_mib:.0f}"
@@ -195,12 +195,6 @@ def _llamacpp(seat: Seat, setup: LlamaCppSetup, gpus_here: bool) -> Launch:
     if in_file:
         keys["flags"] = in_file
     return Launch(tuple(arguments + flags), environment, keys)
-
-
-def _kept(words: Sequence[str], names: Mapping[str, str], ours: frozenset[str]) -> list[str]:
-    """Return a person's flags without those that the plan sets and their opposites, each with its value."""
-    opposites = {f"--no-{name[2:]}" for name in ours}
-    return [word for name, own in groups(words, names) if name not in ours | opposites for word in own]
 
 
 def _plain(share: float) -> float:

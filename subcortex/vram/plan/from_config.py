@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import cast
 
 from subcortex.config import LlamaCppTier, VllmTier
 from subcortex.errors import ConfigError
-from subcortex.models.quantisation import requantised
 from subcortex.models.shape import ModelShape
 from subcortex.vram.llamacpp.legality import split_problem
 from subcortex.vram.plan._given import FP8_CACHES, LLAMACPP_NAMES, VLLM_NAMES, Given
 from subcortex.vram.plan.ask import Free, TierAsk
+from subcortex.vram.plan.forms import on_the_fly
 from subcortex.vram.setup import PROMPT_CACHE_MIB, LlamaCppSetup, SplitMode, VllmSetup
 
 #: Context that is planned for where neither the tier nor the model says one.
@@ -87,13 +86,6 @@ def _vllm_context(tier: VllmTier, shape: ModelShape, flags: Given) -> int:
         # vLLM would go down from there to what fits; so does a person, with what the plan offers.
         return own
     return flags.size("--max-model-len", least=1) or own
-
-
-def on_the_fly(shape: ModelShape) -> ModelShape:
-    """Return a model of 16 bits as vLLM makes FP8 of it while loading: a scale a matrix, no blocks."""
-    made = requantised(shape, "fp8")
-    assert made.quantisation is not None
-    return replace(made, quantisation=replace(made.quantisation, block=None))
 
 
 def _llamacpp(tier: LlamaCppTier, shape: ModelShape, rank: int, flags: Given) -> TierAsk:

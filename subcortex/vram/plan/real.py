@@ -17,9 +17,9 @@ from subcortex.vram.footprint import Component, Footprint
 from subcortex.vram.learning.boots import BootKey, setup_json
 from subcortex.vram.learning.calibration import Calibration
 from subcortex.vram.plan import forms
-from subcortex.vram.plan.alternatives import Variant
 from subcortex.vram.plan.ask import TierAsk
 from subcortex.vram.plan.estimator import Illegal, KvPool
+from subcortex.vram.plan.variants import Variant
 from subcortex.vram.setup import LlamaCppSetup, Setup, VllmSetup
 
 _PAGES_IN_RESERVE_MIB = 1024.0
@@ -106,11 +106,14 @@ class Estimates:
 
     def quantised(self, ask: TierAsk) -> Sequence[Variant]:
         """Return quantisations of a model, the best first."""
-        return forms.quantised(ask)
+        return forms.quantised(ask, on_gpus=self._on_gpus(ask))
 
     def smaller(self, ask: TierAsk) -> Sequence[Variant]:
         """Return smaller models of its family, the largest first."""
-        return forms.smaller(ask)
+        return forms.smaller(ask, on_gpus=self._on_gpus(ask))
+
+    def _on_gpus(self, ask: TierAsk) -> bool:
+        return bool(self._hardware.gpus) and ask.devices != ()
 
     def link_between(self, gpus: Sequence[Gpu]) -> Link | None:
         """Return the slowest link between GPUs, None for one alone."""

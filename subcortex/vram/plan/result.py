@@ -8,6 +8,7 @@ from typing import Any
 
 from subcortex.vram.amount import Amount
 from subcortex.vram.footprint import Component
+from subcortex.vram.plan.ask import TierAsk
 from subcortex.vram.plan.budget import HOST, below
 from subcortex.vram.plan.fit import Fit
 from subcortex.vram.plan.flags import Launch, launch, setup_words
@@ -59,6 +60,7 @@ class TierPlan:
     """One tier.
 
     Args:
+        model, model_note: What to write after ``--model``, and what that stands for where it is no name.
         mode: What it does at rest.
         layout: How it is spread: ``TP 2``, ``layer 5:3``, ``CPU``.
         wanted: Requests of full length asked for.
@@ -80,6 +82,7 @@ class TierPlan:
     kv_tokens: int
     concurrency: tuple[tuple[int, float], ...]
     launch: Launch
+    model_note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +201,7 @@ def _tier(tier: TierPlan) -> dict[str, Any]:
     return {
         "name": tier.name,
         "model": tier.model,
+        "model_note": tier.model_note or None,
         "engine": tier.engine,
         "start": tier.start,
         "mode": tier.mode.value,
@@ -310,6 +314,7 @@ def _tier_plan(fit: Fit, place: int) -> TierPlan:
         kv_tokens=book.tokens(seat, requests),
         concurrency=tuple((length, book.requests_of(seat, requests, length)) for length in lengths),
         launch=launch(fit, place),
+        model_note=ask.model_note,
     )
 
 
@@ -338,33 +343,36 @@ def _swap_plan(fit: Fit, place: int, state: State) -> Swap:
 def _starts(fit: Fit) -> tuple[Start, ...]:
     """Return the order of starts: one at a time, as vLLM reads what is free while it starts.
 
-    Sleepers first, while the room they need awake is still empty; then the largest first, into memory that
-    nobody has broken up yet.
+    Those that start with the daemon come before those that wait for a thought. Of them sleepers come first,
+    while the room they need awake is still empty; then the largest, into memory that nobody has broken up.
     """
-    everyone = range(len(fit.seats))
 
-    def size(i: int) -> tuple[float, str]:
-        return -fit.seats[i].ask.shape.weights_bytes, fit.seats[i].ask.name
+    def order(i: int) -> tuple[bool, bool, float, str]:
+        ask = fit.seats[i].ask
+        return ask.start == "lazy", fit.home[i] is not Mode.ASLEEP, -ask.shape.weights_bytes, ask.name
 
-    sleepers = sorted((i for i in everyone if fit.home[i] is Mode.ASLEEP), key=size)
-    awake = sorted((i for i in everyone if fit.home[i] is Mode.AWAKE), key=size)
-    steps = [
-        Start(
-            fit.seats[i].ask.name,
-            True,
-            "first, while the room that it needs awake is still empty; then it is put to sleep",
-        )
-        for i in sleepers
-    ]
-    for n, i in enumerate(awake):
-        seat = fit.seats[i]
-        if n == 0:
-            why = "the largest first, into memory that nobody has broken up" if len(awake) > 1 else "alone"
+    up = sorted((i for i in range(len(fit.seats)) if fit.home[i] is not Mode.STOPPED), key=order)
+    steps: list[Start] = []
+    before: TierAsk | None = None
+    for i in up:
+        ask, sleeps = fit.seats[i].ask, fit.home[i] is Mode.ASLEEP
+        if sleeps and ask.start == "lazy":
+            why = "lazy, so at the first thought, when others make room as in its swap; it sleeps afterwards"
+        elif sleeps:
+            why = "first, while the room that it needs awake is still empty; then it is put to sleep"
         else:
-            why = "once the one before is ready"
-            if "vllm" in (seat.ask.engine, fit.seats[awake[n - 1]].ask.engine):
-                why += ": vLLM reads what is free while it starts"
-        if seat.ask.start == "lazy":
-            why += "; lazy, so at the first thought, and its room is kept"
-        steps.append(Start(seat.ask.name, False, why))
+            why = _why_now(ask, before, alone=len(up) == 1)
+        steps.append(Start(ask.name, sleeps, why))
+        before = ask
     return tuple(steps)
+
+
+def _why_now(ask: TierAsk, before: TierAsk | None, *, alone: bool) -> str:
+    """Return why a tier that stays awake starts after ``before``."""
+    if before is None:
+        why = "alone" if alone else "the largest first, into memory that nobody has broken up"
+    else:
+        why = "once the one before is ready"
+        if "vllm" in (ask.engine, before.engine):
+            why += ": vLLM reads what is free while it starts"
+    return f"{why}; lazy, so at the first thought, and its room is kept" if ask.start == "lazy" else why

@@ -9,7 +9,7 @@ import pytest
 
 from subcortex.config import LlamaCppTier, VllmTier
 from subcortex.errors import ConfigError
-from subcortex.vram.plan import Free, TierAsk
+from subcortex.vram.plan import Free, TierAsk, plan
 from subcortex.vram.plan.from_config import ask_from
 from subcortex.vram.plan.place import layouts
 from subcortex.vram.plan.real import Estimates
@@ -227,6 +227,23 @@ def test_slots_that_a_flag_names_divide_what_the_tier_s_own_would_have(flag):
 def test_slots_can_be_told_not_to_share():
     assert gguf_setup("--no-kv-unified", parallel=2) == LlamaCppSetup(2 * 131072, 2)
     assert gguf_setup("-kvu", context_tokens=4096, parallel=2).kv_unified is True
+
+
+@pytest.mark.parametrize(("flags", "kept"), [((), None), (("-c", "8192", "--verbose"), 8192)])
+def test_slots_that_share_keep_the_length_of_their_cache(flags, kept):
+    ask = replace(llamacpp(*flags), shape=toy(2))
+    hardware = machine(48)
+    found = plan([ask], hardware, Estimates(hardware)).tiers[0]
+    assert "context_tokens" not in found.launch.keys
+    assert found.launch.arguments[:2] == ("--ctx-size", str(kept or 131072))
+    assert "--kv-unified" in found.launch.arguments
+    # Pasted into the tier, it means the same again.
+    again = LlamaCppTier.model_validate(
+        {"name": "t", "model": "m.gguf", "executable": "llama-server", **found.launch.keys}
+    )
+    setup = ask_from(again, ask.shape).setup
+    assert isinstance(setup, LlamaCppSetup)
+    assert (setup.context_tokens, setup.kv_unified) == (kept or 131072, True)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,21 @@ def test_the_largest_starts_first_and_one_at_a_time():
     assert [start.tier for start in found.starts] == ["large", "small"]
 
 
+def test_what_starts_with_the_daemon_starts_before_what_waits_for_a_thought():
+    tiers = [ask("small", 3, rank=0), ask("large", 12, rank=1, start="lazy"), ask("middle", 4, rank=2)]
+    found = planned(tiers, machine(24))
+    assert [start.tier for start in found.starts] == ["middle", "small", "large"]
+    assert [("lazy" in start.why) for start in found.starts] == [False, False, True]
+
+
+def test_a_lazy_sleeper_is_not_started_before_the_daemon_s_own():
+    tiers = [ask("fast", 18, rank=0), ask("deep", 40, rank=1, start="lazy")]
+    found = planned(tiers, machine(24, 24))
+    assert [(start.tier, start.then_sleep) for start in found.starts] == [("fast", False), ("deep", True)]
+    assert found.starts[0].why.startswith("the largest first")
+    assert "at the first thought" in found.starts[1].why
+
+
 def test_llama_cpp_is_split_over_cards_by_what_they_have_left():
     found = planned([ask("t", 6.8, engine="llama.cpp", concurrency=2)], machine(8, 3))
     arguments = found.tiers[0].launch.arguments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -127,7 +128,10 @@ def test_a_longer_context_never_needs_less(model):
 
 def test_quantisations_run_from_the_best_to_the_smallest():
     found = quantised(ask("t", "llama-3.1-8b"))
-    assert [variant.name for variant in found] == ["llama-3.1-8b in fp8", "llama-3.1-8b in awq"]
+    assert [variant.name for variant in found] == [
+        "add --quantization fp8",
+        "take a checkpoint of llama-3.1-8b quantised as awq",
+    ]
     sizes = [variant.shape.weights_bytes for variant in found]
     assert sizes == sorted(sizes, reverse=True)
     assert [variant.loss for variant in found] == sorted(variant.loss for variant in found)
@@ -136,10 +140,51 @@ def test_quantisations_run_from_the_best_to_the_smallest():
 def test_smaller_relatives_are_stored_as_the_model_is():
     found = smaller(ask("t", "llama-3.1-70b-awq"))
     assert [variant.name for variant in found] == [
-        "meta-llama/Llama-3.1-8B-Instruct in awq",
-        "meta-llama/Llama-3.2-3B-Instruct in awq",
-        "meta-llama/Llama-3.2-1B-Instruct in awq",
+        "a checkpoint of meta-llama/Llama-3.1-8B-Instruct quantised as awq",
+        "a checkpoint of meta-llama/Llama-3.2-3B-Instruct quantised as awq",
+        "a checkpoint of meta-llama/Llama-3.2-1B-Instruct quantised as awq",
     ]
+    assert {variant.model for variant in found} == {"MODEL"}
+
+
+def test_fp8_is_a_flag_where_vllm_makes_it_and_a_checkpoint_where_not():
+    on_gpus = quantised(ask("t", "llama-3.1-8b"))[0]
+    assert (on_gpus.model, on_gpus.flags) == ("llama-3.1-8b", ("--quantization", "fp8"))
+    # One scale a matrix: any size that divides its rows and columns will do.
+    assert on_gpus.shape.quantisation is not None
+    assert on_gpus.shape.quantisation.block is None
+    on_host = quantised(ask("t", "llama-3.1-8b"), on_gpus=False)[0]
+    assert on_host.name == "take a checkpoint of llama-3.1-8b quantised as fp8"
+    assert on_host.flags == ()
+    # Of a relative likewise, which has a name of its own.
+    flagged = on_gpus.of(ask("t", "llama-3.1-8b"))
+    relative = smaller(flagged)[0]
+    assert relative.name == "meta-llama/Llama-3.2-3B-Instruct with --quantization fp8"
+    assert relative.of(flagged).flags == ("--quantization", "fp8")
+    # A checkpoint that somebody has quantised is not quantised again.
+    packed = quantised(flagged)[0].of(flagged)
+    assert (packed.model, packed.flags) == ("MODEL", ())
+
+
+def test_a_gguf_is_named_by_its_type():
+    names = {variant.name for variant in quantised(ask("t", "llama-3.1-8b", "llama.cpp"))}
+    assert "take a GGUF of type Q4_K_M made of llama-3.1-8b" in names
+
+
+def test_what_a_refusal_offers_can_be_pasted_and_planned():
+    hardware = machine(["RTX 3090"])
+    estimates = Estimates(hardware)
+    tier = replace(ask("t", "gemma-3-27b-text", context=4096), model="google/gemma", flags=("--seed", "7"))
+    found = find([tier], hardware, estimates)
+    assert isinstance(found, NoFit)
+    kinds = {
+        other.kind: other.plan.tiers[0]
+        for other in alternatives([tier], hardware, estimates, found, estimates)
+    }
+    assert kinds["quantisation"].model == "MODEL"
+    assert kinds["quantisation"].model_note == "a checkpoint of google/gemma quantised as awq"
+    assert "--quantization" not in kinds["quantisation"].launch.arguments
+    assert kinds["quantisation"].launch.arguments[-2:] == ("--seed", "7")
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from subcortex.hardware import Gpu, Hardware
 from subcortex.models.shape import FullAttention, Layer, ModelShape, Part, Quantisation, Split, Tensor
 from subcortex.vram.amount import Amount
 from subcortex.vram.footprint import Component, DeviceNeed, Footprint
-from subcortex.vram.plan.alternatives import Variant
 from subcortex.vram.plan.ask import TierAsk
+from subcortex.vram.plan.variants import Variant
 from subcortex.vram.setup import LlamaCppSetup, Setup, VllmSetup
 
 MIB = 2**20
