@@ -43,9 +43,8 @@ class Cost:
 class Pricing(Protocol):
     """How linear layers are stored; see ``quantisation.py``."""
 
-    @property
-    def absorbs(self) -> bool:
-        """MLA keeps a plain copy of its up-projections beside the quantised ones."""
+    def absorbs(self, path: str) -> bool:
+        """Tell whether MLA keeps a plain copy of the projection at ``path`` beside it: it is quantised."""
 
     def cost(
         self,
@@ -266,7 +265,7 @@ class Latent:
         yield from at.column("self_attn.kv_b_proj", self.kv_rank, outputs)
         yield from at.row("self_attn.o_proj", self.heads * self.value_dim, at.hidden)
         yield from Norms(self.kv_rank + self.q_rank, name="self_attn.norms").tensors(at)
-        if self.absorbed and at.pricing.absorbs:
+        if self.absorbed and at.pricing.absorbs(f"{at.path}.self_attn.kv_b_proj"):
             # process_weights_after_loading of vLLM mla_attention.py: W_UV and W_UK_T, beside kv_b_proj.
             yield Tensor("self_attn.absorbed", 0, PLAIN * self.kv_rank * outputs, Split.SHARDED)
 

@@ -118,8 +118,8 @@ def _shape(whole: Config, text: Config, plan: Plan, method: Method, name: str) -
     architectures = whole.items("architectures", str) or text.items("architectures", str) or [""]
     vision = tower(whole)
     notes = (*plan.notes, *method.notes)
-    if method.skipped.unread:
-        notes += (f"Patterns of unquantised modules that are not understood: {method.skipped.unread[0]}",)
+    if method.unread:
+        notes += (f"Patterns of modules in its quantisation that are not understood: {method.unread}",)
     if vision:
         notes += ("Its vision or audio tower is estimated from its config to some ten per cent.",)
     return ModelShape(
@@ -161,7 +161,7 @@ def _layer(blocks: Iterable[Block]) -> Layer:
 
 def _of_layers(plan: Plan, method: Method) -> Iterator[Tensor]:
     """Yield the tensors of all layers; alike ones are worked out once."""
-    marks = method.skipped.by_layer(plan.path, len(plan.layers))
+    marks = method.marks(plan.path, len(plan.layers))
     made: dict[Any, list[Tensor]] = {}
     for index, blocks in enumerate(plan.layers):
         key = (blocks, marks[index])

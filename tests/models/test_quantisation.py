@@ -8,7 +8,6 @@ import pytest
 
 from subcortex.errors import InvalidRequest
 from subcortex.models._config import Config
-from subcortex.models._skipped import Skipped
 from subcortex.models.mixtures import mixture_bytes
 from subcortex.models.quantisation import method_of, requantised
 from subcortex.models.read import read_shape
@@ -60,37 +59,6 @@ def test_layers_left_plain_are_plain():
     assert _bytes(fp8, "model.layers.1.mlp.up_proj") == _WEIGHTS + 8
     awq = {"quant_method": "awq", "modules_to_not_convert": ["self_attn"]}
     assert _bytes(awq, "model.layers.7.self_attn.q_proj") == 2 * _WEIGHTS
-
-
-@pytest.mark.parametrize(
-    ("entry", "path", "skipped"),
-    [
-        ("re:.*mlp.gate$", "model.layers.0.mlp.gate", True),
-        ("re:.*mlp.gate$", "model.layers.0.mlp.gate_proj", False),
-        ("re:model\\.layers\\.1\\..*", "model.layers.1.mlp.up_proj", True),
-        ("re:model\\.layers\\.1\\..*", "model.layers.10.mlp.up_proj", False),
-        ("model.layers.*.self_attn", "model.layers.3.self_attn.q_proj", True),
-        ("model.layers.*.self_attn", "model.layers.3.self_attn_norm", False),
-        ("model.layers.1", "model.layers.1.mlp.up_proj", True),
-        ("model.layers.1", "model.layers.10.mlp.up_proj", False),
-        ("lm_head", "lm_head", True),
-    ],
-)
-def test_lists_of_modules_mean_what_they_say(entry, path, skipped):
-    assert Skipped.of([entry]).has(path) is skipped
-
-
-@pytest.mark.parametrize(
-    "entry", ["re:(a+)+$", "re:(.*)*x", "re:" + ".?" * 40 + "x", "re:" + "a" * 5000, "re:(", "*" * 50]
-)
-def test_a_pattern_that_could_run_forever_is_not_run(entry):
-    skipped = Skipped.of([entry])
-    assert skipped.unread
-    assert not skipped.has("a" * 60)
-    shape = shape_of(
-        "llama-3.1-8b", quantization_config={"quant_method": "fp8", "modules_to_not_convert": [entry]}
-    )
-    assert "not understood" in shape.notes[-1]
 
 
 def test_one_layer_left_plain_is_counted_in_that_layer():
