@@ -9,7 +9,7 @@ import secrets
 import time
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -379,6 +379,18 @@ class Notice(_Model):
         return self.text
 
 
+class YieldRequest(_Model):
+    """What ``subcortex yield`` asks: GPUs for other programs.
+
+    Args:
+        for_s: Seconds, a year at most; None: until somebody says so.
+        gpus: By NVML's index; None: all that tiers have, and tiers without a GPU rest too.
+    """
+
+    for_s: float | None = Field(default=None, gt=0.0, le=366 * 86400.0, strict=True)
+    gpus: list[Annotated[int, Field(ge=0, strict=True)]] | None = Field(default=None, min_length=1)
+
+
 class Yielded(_Model):
     """GPUs left to other programs.
 
@@ -386,7 +398,6 @@ class Yielded(_Model):
         gpus: By NVML's index; None: all that tiers have.
         until: None: until somebody says so.
     """
-
 
     gpus: list[int] | None = None
     until: datetime | None = None
@@ -397,7 +408,7 @@ class DaemonInfo(_Model):
 
     Args:
         journal: ``ok``, or ``degraded: `` with why and how many rows wait in memory.
-        yielded: What ``subcortex yield`` asked for, while it holds.
+        yielded: What ``subcortex yield`` asked for and has not ended yet.
     """
 
     pid: int
@@ -410,7 +421,7 @@ class DaemonInfo(_Model):
     database: str
     journal: str = "ok"
     idle_stop_s: float = 0.0
-    yielded: Yielded | None = None
+    yielded: list[Yielded] = Field(default_factory=list)
 
 
 class Status(_Model):

@@ -9,13 +9,24 @@ from contextlib import closing
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from pydantic import ValidationError
+
 from subcortex import config as configuration
 from subcortex.client.launch import start_daemon
 from subcortex.client.sending import as_deadline, encoded, never_begun, patience_s, with_less_time
 from subcortex.client.transport import Transport
 from subcortex.config import Config
-from subcortex.errors import DaemonUnreachable, SubcortexError, from_wire
-from subcortex.types import Chunk, Notice, Route, Status, ThinkRequest, Thought
+from subcortex.errors import DaemonUnreachable, InvalidRequest, SubcortexError, from_wire
+from subcortex.types import (
+    Chunk,
+    Notice,
+    Route,
+    Status,
+    ThinkRequest,
+    Thought,
+    TierEvent,
+    YieldRequest,
+)
 
 _Answer = TypeVar("_Answer")
 
@@ -93,6 +104,39 @@ class Client:
         """Return the last lines of an engine's log (``daemon`` for the daemon's own)."""
         return self._control("GET", f"/v1/logs/{quote(tier, safe='')}?lines={lines}").decode()
 
+    def events(self) -> Generator[TierEvent, None, None]:
+        """Yield how each tier stands, then each change as it happens, until the daemon stops.
+
+        Raises:
+            Overloaded: They were read too slowly.
+            DaemonUnreachable: None answers, or it died.
+        """
+        with closing(self._transport.lines("GET", "/v1/events")) as lines:
+            for line in lines:
+                if "end" in line:
+                    return
+                if "error" in line:
+                    raise from_wire(line["error"])
+                yield TierEvent.model_validate(line)
+        raise self._transport.broken()
+
+    def yield_gpus(self, for_s: float | None = None, gpus: list[int] | None = None) -> Status:
+        """Leave GPUs (by NVML's index; None: all) to other programs, for seconds or until ``resume``.
+
+        Returns at once; the status says how far the tiers there have come.
+
+        Raises:
+            InvalidRequest: There is no such GPU, or no such time.
+        """
+        asked = _yield_request(for_s, gpus)
+        return Status.model_validate_json(
+            self._control("POST", "/v1/yield", asked.model_dump_json().encode())
+        )
+
+    def resume(self) -> Status:
+        """Take back every GPU that was left to others."""
+        return Status.model_validate_json(self._control("DELETE", "/v1/yield"))
+
     def stop(self) -> None:
         """Ask the daemon to stop its engines and itself, and wait until it has."""
         try:
@@ -162,6 +206,19 @@ class Client:
 
         start = self._ensure_daemon if self.config.daemon.autostart else None
         return response(self._transport, request, start)
+
+
+def _yield_request(for_s: float | None, gpus: list[int] | None) -> YieldRequest:
+    try:
+        return YieldRequest(for_s=for_s, gpus=gpus)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise InvalidRequest(
+            f"{name}: {first['msg']} (it is {first['input']!r:.80})",
+            hint="A time in seconds, a year at most; GPUs by NVML's index, or None for all.",
+            param=name,
+        ) from None
 
 
 def _event(line: dict[str, Any]) -> Chunk | Notice | Thought:

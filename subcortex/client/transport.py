@@ -75,7 +75,11 @@ class Transport:
         """Send a request and yield the answer's JSON lines as they come; closing aborts the thought."""
         with self._response(method, path, body, timeout_s, reuse=False) as response:
             while line := response.readline():
-                yield json.loads(line)
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    # The daemon died in the middle of a line.
+                    raise self.broken(error) from None
 
     def close(self) -> None:
         """Close the idle connections."""

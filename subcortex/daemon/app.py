@@ -1,4 +1,4 @@
-"""The daemon's own routes: think, route, status, logs, stop."""
+"""The daemon's application, and its own routes: think, route, logs, stop."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import os
 
 from aiohttp import web
 
-from subcortex.daemon import openai_routes
+from subcortex.daemon import fleet_routes, openai_routes
 from subcortex.daemon.keys import MIND, SERVICE, Service
 from subcortex.daemon.replies import errors_as_json, read_json, refuse_browsers, validated
 from subcortex.errors import InvalidRequest, SubcortexError
 from subcortex.mind import Subcortex
-from subcortex.types import Chunk, DaemonInfo, Notice, Status, ThinkRequest
-from subcortex.version import version
+from subcortex.types import Chunk, Notice, ThinkRequest
 
 
 def build(mind: Subcortex, service: Service) -> web.Application:
@@ -28,11 +27,11 @@ def build(mind: Subcortex, service: Service) -> web.Application:
     app.add_routes(
         [
             web.get("/health", _health),
-            web.get("/v1/status", _status),
             web.post("/v1/think", _think),
             web.post("/v1/route", _route),
             web.get("/v1/logs/{tier}", _logs),
             web.post("/v1/stop", _stop),
+            *fleet_routes.ROUTES,
             *openai_routes.ROUTES,
         ]
     )
@@ -88,29 +87,6 @@ async def _route(request: web.Request) -> web.Response:
 
 async def _health(request: web.Request) -> web.Response:
     return web.json_response({"ok": True, "pid": os.getpid()})
-
-
-async def _status(request: web.Request) -> web.Response:
-    mind, service = request.app[MIND], request.app[SERVICE]
-    health = mind.journal.health
-    tiers, ledger = await asyncio.gather(asyncio.to_thread(mind.status), asyncio.to_thread(mind.ledger))
-    status = Status(
-        daemon=DaemonInfo(
-            pid=os.getpid(),
-            version=version(),
-            started_at=service.started_at,
-            uptime_s=mind.clock.monotonic_s() - service.began_s,
-            socket=str(mind.config.socket_path),
-            tcp=mind.config.daemon.tcp,
-            config=str(mind.config.source) if mind.config.source else None,
-            database=str(mind.config.database_path),
-            journal=str(health),
-            idle_stop_s=mind.config.daemon.idle_stop_s,
-        ),
-        tiers=tiers,
-        ledger=ledger,
-    )
-    return web.Response(body=status.model_dump_json().encode(), content_type="application/json")
 
 
 async def _logs(request: web.Request) -> web.Response:

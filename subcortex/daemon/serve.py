@@ -24,6 +24,8 @@ from subcortex.mind.foresight import foresight, this_machine
 
 #: Open thoughts get this long to end after a stop was asked, seconds.
 _DRAIN_S = 5.0
+#: Listeners get this long to take in the last events, seconds.
+_LAST_WORDS_S = 0.5
 _LONGEST_SOCKET_PATH = 107
 
 
@@ -147,7 +149,9 @@ async def _until_stopped(mind: Subcortex, service: Service) -> None:
     """Return when a stop is asked for, or nobody has thought for ``daemon.idle_stop_s`` seconds."""
     idle_stop_s = mind.config.daemon.idle_stop_s
     while not service.stop.is_set():
-        idle_s = 0.0 if mind.active else mind.clock.monotonic_s() - mind.last_active_s
+        # Who has a GPU on loan would lose it to the daemon that the next thought starts.
+        busy = mind.active or service.yields(mind.clock.now())
+        idle_s = 0.0 if busy else mind.clock.monotonic_s() - mind.last_active_s
         if idle_stop_s and idle_s >= idle_stop_s:
             return
         wait_s = max(0.05, idle_stop_s - idle_s) if idle_stop_s else None
@@ -158,6 +162,11 @@ async def _until_stopped(mind: Subcortex, service: Service) -> None:
 async def _close_mind(mind: Subcortex, service: Service) -> None:
     await mind.close(_DRAIN_S)
     service.stopped.set()
+    if service.listening:
+        # They have heard the last event; one whose reader has fallen asleep is not waited for.
+        _, asleep = await asyncio.wait(service.listening, timeout=_LAST_WORDS_S)
+        for task in asleep:
+            task.cancel()
 
 
 def _tell(fd: int | None, message: dict[str, object]) -> None:

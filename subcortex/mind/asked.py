@@ -94,8 +94,8 @@ def _texts(message: Message) -> list[str]:
 
 def params(request: ThinkRequest) -> dict[str, Any]:
     """Return the sampling parameters that were given, for the record."""
-    names = ("max_tokens", "temperature", "top_p", "seed", "stop")
-    names += ("priority", "deadline_s", "wait_s", "complexity")
+    sampling = ("max_tokens", "temperature", "top_p", "seed", "stop")
+    names = (*sampling, "priority", "deadline_s", "wait_s", "complexity")
     given = request.model_fields_set
     kept = {name: getattr(request, name) for name in names if name in given}
     if request.response_schema is not None:
