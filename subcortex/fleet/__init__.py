@@ -1,8 +1,24 @@
-"""Engines at work: one owner starts, watches, restarts and stops them."""
+"""Engines at work: one owner starts, watches, swaps, restarts and stops them."""
 
 from __future__ import annotations
 
-from subcortex.fleet.fleet import BootWatch, Fleet, Lease, Member
+from subcortex.fleet.fleet import Fleet, Lease, Rules
+from subcortex.fleet.post import Member
+from subcortex.fleet.room import Memory, Needs, Seen
+from subcortex.fleet.running import BootWatch, Timing
+from subcortex.fleet.scene import HOST
 from subcortex.fleet.trees import Tree
 
-__all__ = ["BootWatch", "Fleet", "Lease", "Member", "Tree"]
+__all__ = [
+    "HOST",
+    "BootWatch",
+    "Fleet",
+    "Lease",
+    "Member",
+    "Memory",
+    "Needs",
+    "Rules",
+    "Seen",
+    "Timing",
+    "Tree",
+]

@@ -1,89 +1,64 @@
 """The fleet: the one owner of every engine's state.
 
-All changes go through ``_apply``, which takes an event, asks the pure machine what follows, and does it.
-It never awaits, so on the event loop each change is whole before anybody else looks.
+All changes go through ``_apply``, which takes an event, asks the pure machine what follows, and does it;
+after each the pure schedule is asked who is to come and to go. Neither ever awaits, so on the event loop each
+change is whole before anybody else looks.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from math import inf
+from typing import Any
 
 import structlog
 
 from subcortex.clock import Clock, SystemClock
-from subcortex.engines.protocol import Engine, Progress
-from subcortex.errors import Cancelled, EngineFailed, SubcortexError
+from subcortex.engines.protocol import Engine
+from subcortex.errors import Cancelled, DoesNotFit, Overloaded, SubcortexError
 from subcortex.fleet import machine
+from subcortex.fleet.forecast import forecast
 from subcortex.fleet.gate import Gate
-from subcortex.fleet.machine import Effect, Event, Life
+from subcortex.fleet.machine import COMING, Effect, Event
+from subcortex.fleet.post import Member, Post, TierLoad
+from subcortex.fleet.room import Memory, Needs, Seen
+from subcortex.fleet.running import BootWatch, Running, Ties, Timing
+from subcortex.fleet.scene import HOST, Device, Scene, Waiter
+from subcortex.fleet.schedule import Come, Go, Schedule, Shortage, Stay, schedule
+from subcortex.fleet.swaps import SwapBook
 from subcortex.fleet.trees import Tree, trees
-from subcortex.types import TierState, TierStatus
+from subcortex.fleet.yielding import Lending
+from subcortex.types import Rest, TierState, TierStatus
 
-#: How long an engine may take to end when asked, seconds; and what is left of one that died.
-_GRACE_S = 10.0
-_GRACE_AFTER_DEATH_S = 2.0
-#: How often a running engine is looked at, seconds, and how often it may miss before it counts as hung.
-_LOOK_EVERY_S = 10.0
-_MISSES = 3
-#: How long the start of an engine may wait for whoever watches starts, seconds.
-_WATCH_S = 10.0
+#: A tier for which no room showed is not tried again for so long, seconds.
+_NO_ROOM_PAUSE_S = 2.0
+#: How far memory may fall short of what is expected and still count as there: a share, and MiB.
+_SLACK_SHARE, _SLACK_MIB = 0.02, 64.0
+#: Moves that one change may lead to before the fleet looks up.
+_MOST_ROUNDS = 50
 
 #: Told of every change: tier, kind (``ready``, ``failed``, …), facts.
 Listener = Callable[[str, str, dict[str, Any]], None]
 
 
-class BootWatch(Protocol):
-    """Told of every start. What goes wrong in it is logged and stops no engine."""
-
-    async def began(self, tier: str) -> None:
-        """Look at the machine as it is before the engine starts; no other start is under way."""
-        ...
-
-    async def ended(self, tier: str, error: SubcortexError | None) -> None:
-        """The engine is ready, or its start failed with ``error``; what its log said is still there."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class Member:
-    """A tier's engine and the limits it runs under."""
+class Rules:
+    """How the fleet shares a machine.
 
-    name: str
-    rank: int
-    engine: Engine
-    eager: bool
-    max_restarts: int
-    max_concurrent: int
-    max_waiting: int
+    Args:
+        max_wait_s: No thought waits longer for another tier to make room.
+        yield_over_mib: Other programs that take so much more of a GPU than before have it to themselves.
+        yield_back_s: A GPU that was left alone so long is used again.
+        adopt: See at the start what a former daemon left running.
+    """
 
-
-class TierLoad(NamedTuple):
-    """A tier's state, thoughts at work in its engine, and thoughts waiting for it."""
-
-    name: str
-    rank: int
-    state: TierState
-    in_flight: int
-    waiting: int
-
-
-@dataclass(slots=True)
-class _Post:
-    """What the fleet keeps of one member."""
-
-    member: Member
-    gate: Gate
-    progress: Progress = field(default_factory=Progress)
-    life: Life = field(default_factory=Life)
-    task: asyncio.Task[None] | None = None
-    timer: asyncio.TimerHandle | None = None
-    since_s: float = 0.0
-    load_s: float | None = None
-    served: int = 0
+    max_wait_s: float = 120.0
+    yield_over_mib: float = 2048.0
+    yield_back_s: float = 30.0
+    adopt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +71,13 @@ class Lease:
 
 
 class Fleet:
-    """Starts, watches, restarts and stops the engines of all tiers.
+    """Starts, watches, swaps, restarts and stops the engines of all tiers.
 
     Args:
         members: From least to most capable.
         on_change: Told of every change of state, at once and on the loop.
         watch: Told of every start, before and after.
-        clock: Where time comes from.
+        memory: Knows what tiers need and what the machine has; None: there is room for all.
     """
 
     def __init__(
@@ -111,44 +86,115 @@ class Fleet:
         *,
         on_change: Listener | None = None,
         watch: BootWatch | None = None,
+        memory: Memory | None = None,
+        rules: Rules | None = None,
+        timing: Timing | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
-        self._watch = watch
+        self._memory = memory
+        self._rules = rules or Rules()
+        self._timing = timing or Timing()
         self._on_change = on_change or (lambda tier, kind, facts: None)
-        self._posts = {
-            member.name: _Post(member, Gate(member.name, member.max_concurrent, member.max_waiting))
-            for member in members
-        }
-        # Profiling runs that overlap on one GPU corrupt each other's memory readings (vLLM issue 55827).
-        self._one_start = asyncio.Lock()
+        self.swaps = SwapBook()
+        self._posts = {member.name: self._post(member, watch) for member in members}
+        self._lending = Lending()
+        self._seen = Seen()
+        self._prepared = memory is None
+        self._closing = False
+        self._scheduling = False
+        self._again = False
+        #: Whether any tier that is not ready has thoughts waiting, or one is about to leave.
+        self._unsettled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("fleet")
 
+    def _post(self, member: Member, watch: BootWatch | None) -> Post:
+        now = self._clock.monotonic_s
+        gate = Gate(member.name, member.max_concurrent, member.max_waiting, now, self._rules.max_wait_s)
+        post = Post(member, gate, since_s=now())
+        ties = Ties(
+            apply=lambda event: self._apply(post, event),
+            tell=lambda kind, facts: self._tell(post, kind, facts),
+            at_work=lambda: post.gate.in_flight,
+            missing=lambda seen: self._missing(post, seen),
+            crowded=lambda: self._crowded(post),
+            seen=self._look_was,
+        )
+        post.running = Running(
+            member.name,
+            member.engine,
+            post.progress,
+            ties,
+            clock=self._clock,
+            timing=self._timing,
+            memory=self._memory if member.local else None,
+            watch=watch,
+        )
+        if member.start_s is not None:
+            self.swaps.nominal(member.name, member.start_s)
+        return post
+
     def open(self) -> None:
-        """Want every eager tier; returns at once, they start one after the other."""
+        """Have every eager tier come up; returns at once."""
+        self._looking = asyncio.create_task(self._look(), name="fleet looks")
         for post in self._posts.values():
-            if post.member.eager:
-                self._apply(post, machine.Wanted())
+            if self._rules.adopt and post.member.local:
+                self._apply(post, machine.Adopt())
+        self._reschedule()
 
     async def close(self) -> None:
         """Stop every engine and return when all process trees are gone."""
+        self._closing = True
         for post in self._posts.values():
             self._apply(post, machine.StopAsked(closing=True))
-        tasks = [post.task for post in self._posts.values() if post.task]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._timer:
+            self._timer.cancel()
+        if self._looking:
+            self._looking.cancel()
+        tasks = [task for post in self._posts.values() if (task := post.running.task)]
+        await asyncio.gather(*tasks, *([self._looking] if self._looking else ()), return_exceptions=True)
 
     def want(self, tier: str) -> None:
-        """Have a tier started if it is not up."""
+        """Have a tier come up where that drives nobody out."""
         self._apply(self._posts[tier], machine.Wanted())
+        self._reschedule()
+
+    def make_way(self, for_s: float | None, gpus: list[int] | None) -> None:
+        """Lend GPUs to somebody else: tiers there rest until then, or until ``resume``.
+
+        Args:
+            for_s: Seconds; None for as long as it takes.
+            gpus: By NVML's index; None for all tiers that run here.
+        """
+        until_s = inf if for_s is None else self._clock.monotonic_s() + for_s
+        self._lending = self._lending.lend(gpus, until_s)
+        self._reschedule()
+
+    def resume(self) -> None:
+        """Take back what was lent."""
+        self._lending = self._lending.take_back()
+        self._reschedule()
 
     @asynccontextmanager
-    async def lease(self, tier: str, priority: int = 0, *, patient: bool = True) -> AsyncIterator[Lease]:
-        """Hold a place in a ready engine, starting it first if it is stopped.
+    async def lease(
+        self,
+        tier: str,
+        priority: int = 0,
+        *,
+        patient: bool = True,
+        deadline_s: float | None = None,
+        wait_s: float | None = None,
+    ) -> AsyncIterator[Lease]:
+        """Hold a place in a ready engine, having it started or woken first if need be.
 
         Args:
             tier: Which one.
             priority: Higher goes first.
-            patient: Wait for a tier that died to come back; otherwise leave at once with the reason.
+            patient: Wait for a tier that died, or whose GPU is lent, to come back; else leave at once.
+            deadline_s: When the answer must be complete, in seconds from now.
+            wait_s: How long it may wait for a swap that serves others too; None: it is wanted now.
 
         Raises:
             SubcortexError: Why the tier cannot serve (its start failed, its queue is full, …).
@@ -156,44 +202,79 @@ class Fleet:
         post = self._posts[tier]
         queued_s = load_s = 0.0
         if not post.gate.try_enter():
-            queued_s, load_s = await self._wait(post, priority, patient)
+            now_s = self._clock.monotonic_s()
+            waiter = Waiter(now_s, priority, None if deadline_s is None else now_s + deadline_s, wait_s)
+            queued_s, load_s = await self._wait(post, waiter, patient)
         entered_s = self._clock.monotonic_s()
         try:
             yield Lease(post.member.engine, queued_s, load_s)
             post.served += 1
         finally:
-            post.gate.held(self._clock.monotonic_s() - entered_s)
+            left_s = self._clock.monotonic_s()
+            post.gate.held(left_s - entered_s)
             post.gate.leave()
+            post.idle_since_s = left_s
+            if self._unsettled and not post.gate.in_flight:
+                self._apply(post, machine.Drained())
+                self._reschedule()
 
-    async def _wait(self, post: _Post, priority: int, patient: bool) -> tuple[float, float]:
-        began_s = self._clock.monotonic_s()
-        if post.life.state is TierState.BACKING_OFF and not patient and post.life.error:
-            error = post.life.error
+    async def _wait(self, post: Post, waiter: Waiter, patient: bool) -> tuple[float, float]:
+        began_s = waiter.since_s
+        if not patient and (error := self._reason(post)):
             raise type(error)(error.message, hint=error.hint, **error.details)
         was_ready = post.life.state is TierState.READY
-        admitted = post.gate.join(priority, patient=patient)
-        self._apply(post, machine.Wanted())
-        await post.gate.entered(admitted)
+        admitted = post.gate.join(waiter, patient=patient)
+        if not was_ready:
+            self._apply(post, machine.Wanted())
+            self._reschedule()
+        try:
+            await post.gate.entered(admitted)
+        except BaseException:
+            if not self._closing and not was_ready:
+                # Perhaps nobody waits for it any more, and who makes room may stay.
+                self._reschedule()
+            raise
         waited_s = self._clock.monotonic_s() - began_s
         if was_ready:
             return waited_s, 0.0
         ready_s = min(waited_s, max(0.0, post.since_s - began_s))
         return waited_s - ready_s, ready_s
 
+    def _reason(self, post: Post) -> SubcortexError | None:
+        """Return why a thought with another tier to go to should go there now."""
+        if post.life.state is TierState.BACKING_OFF:
+            return post.life.error
+        why = self._held_back(post)
+        return _lent(post.name, why) if why and post.life.state is not TierState.READY else None
+
     def loads(self) -> list[TierLoad]:
         """Return what a decision needs of every tier, from least to most capable; cheap."""
-        return [
-            TierLoad(name, post.member.rank, post.life.state, post.gate.in_flight, post.gate.waiting)
-            for name, post in self._posts.items()
-        ]
+        scene: Scene | None = None
+        found = []
+        for name, post in self._posts.items():
+            comes_s, leaves = 0.0, tuple[str, ...]()
+            if post.life.state is not TierState.READY:
+                scene = scene or self._scene()
+                comes_s, leaves = (told := forecast(scene, name)).wait_s, told.leaves
+            gate = post.gate
+            load = TierLoad(
+                name, post.member.rank, post.life.state, gate.in_flight, gate.waiting, comes_s, leaves
+            )
+            found.append(load)
+        return found
 
     def state(self, tier: str) -> TierState:
         """Return where a tier's engine is in its life; KeyError for an unknown tier."""
         return self._posts[tier].life.state
 
+    def states(self) -> dict[str, TierState]:
+        """Return where every tier's engine is in its life."""
+        return {name: post.life.state for name, post in self._posts.items()}
+
     def status(self) -> list[TierStatus]:
         """Return every tier as it is now, from least to most capable."""
-        return [self._status(post) for post in self._posts.values()]
+        now_s = self._clock.monotonic_s()
+        return [post.status(now_s) for post in self._posts.values()]
 
     def trees(self) -> dict[str, Tree]:
         """Return the process tree of every engine that has one; reads ``/proc`` once."""
@@ -212,61 +293,76 @@ class Fleet:
         listeners.append(listener)
         return lambda: listeners.remove(listener)
 
-    def _status(self, post: _Post) -> TierStatus:
-        member, engine, life = post.member, post.member.engine, post.life
-        process = engine.process
-        ready = life.state is TierState.READY
-        return TierStatus(
-            name=member.name,
-            rank=member.rank,
-            engine=engine.kind,
-            model=engine.model,
-            state=life.state,
-            pid=process.pid if process else None,
-            in_flight=post.gate.in_flight,
-            queued=post.gate.waiting,
-            served=post.served,
-            restarts=life.restarts,
-            uptime_s=self._clock.monotonic_s() - post.since_s if ready else None,
-            load_s=post.load_s,
-            progress=post.progress.text if life.state is TierState.STARTING else None,
-            engine_version=engine.version,
-            error=life.error.message if life.error else None,
-            error_code=life.error.code if life.error else None,
-        )
-
-    def _apply(self, post: _Post, event: Event) -> None:
-        before = post.life.state
-        outcome = machine.step(post.life, event, self._clock.monotonic_s(), post.member.max_restarts)
+    def _apply(self, post: Post, event: Event) -> None:
+        before, now_s = post.life, self._clock.monotonic_s()
+        outcome = machine.step(before, event, now_s, post.member.max_restarts)
         post.life = outcome.life
-        if post.life.state is not before:
-            post.since_s = self._clock.monotonic_s()
-            self._announce(post, before)
+        if post.life.state is not before.state:
+            self._learn(post, before, now_s - post.since_s)
+            # To look for what a former daemon left, and find nothing, is no news.
+            looking = isinstance(event, machine.Adopt | machine.Stopped) and TierState.STARTING in (
+                before.state,
+                post.life.state,
+            )
+            if not looking:
+                self._announce(post, before, now_s - post.since_s)
+            post.since_s = now_s
+        if isinstance(event, machine.NoRoom):
+            post.not_before_s = now_s + _NO_ROOM_PAUSE_S
         post.gate.open = post.life.state is TierState.READY
         for effect in outcome.effects:
             self._do(post, effect)
+        if post.life.state is TierState.DRAINING and not post.gate.in_flight:
+            self._apply(post, machine.Drained())
+        elif post.life.state is not before.state:
+            self._reschedule()
 
-    def _announce(self, post: _Post, before: TierState) -> None:
-        facts: dict[str, Any] = {"was": str(before)}
-        if post.life.error:
-            facts["error"] = post.life.error.message
-        if post.life.state is TierState.READY:
-            facts["load_s"] = post.load_s
+    def _learn(self, post: Post, before: machine.Life, seconds: float) -> None:
+        match before.state, post.life.state:
+            case TierState.STARTING, TierState.READY if post.running.load_s is not None:
+                self.swaps.came(post.name, Rest.STOP, post.running.load_s)
+            case TierState.WAKING, TierState.READY if before.rest is not None:
+                self.swaps.came(post.name, before.rest, seconds)
+            case TierState.SLEEPING, TierState.ASLEEP if post.life.rest is not None:
+                self.swaps.left(post.name, post.life.rest, seconds)
+            case TierState.STOPPING, TierState.STOPPED:
+                self.swaps.left(post.name, Rest.STOP, seconds)
+
+    def _announce(self, post: Post, before: machine.Life, seconds: float) -> None:
+        life = post.life
+        facts: dict[str, Any] = {"was": str(before.state), "was_for_s": round(seconds, 3)}
+        if life.error and life.state in (TierState.BACKING_OFF, TierState.FAILED):
+            facts["error"] = life.error.message
+        if life.rest is not None:
+            facts["rest"] = str(life.rest)
+        if post.why:
+            facts["why"], post.why = post.why, None
+        if life.state is TierState.READY:
             facts["version"] = post.member.engine.version
-        self._log.info("tier", tier=post.member.name, state=str(post.life.state), **facts)
-        self._on_change(post.member.name, str(post.life.state), facts)
+            if before.state is TierState.STARTING:
+                facts["load_s"] = post.running.load_s
+            elif before.state is TierState.WAKING:
+                facts["wake_s"], facts["rest"] = round(seconds, 3), str(before.rest)
+        self._tell(post, str(life.state), facts)
 
-    def _do(self, post: _Post, effect: Effect) -> None:
+    def _tell(self, post: Post, kind: str, facts: dict[str, Any]) -> None:
+        self._log.info("tier", tier=post.name, state=kind, **facts)
+        self._on_change(post.name, kind, facts)
+
+    def _do(self, post: Post, effect: Effect) -> None:
         match effect:
-            case Effect.START:
-                life = self._run(post, post.task)
-                post.task = asyncio.create_task(life, name=f"engine {post.member.name}")
+            case Effect.START | Effect.ADOPT:
+                post.running.begin(adopt=effect is Effect.ADOPT)
             case Effect.STOP:
-                if post.task:
-                    post.task.cancel()
+                post.running.end()
+            case Effect.SLEEP:
+                post.running.order(post.life.rest)
+            case Effect.WAKE:
+                post.running.order(None)
             case Effect.SCHEDULE:
                 loop = asyncio.get_running_loop()
                 post.timer = loop.call_later(post.life.delay_s, self._apply, post, machine.Due())
+                post.not_before_s = self._clock.monotonic_s() + post.life.delay_s
                 if post.life.error:
                     post.gate.refuse(post.life.error, patient_too=False)
             case Effect.ADMIT:
@@ -274,97 +370,174 @@ class Fleet:
             case Effect.REFUSE:
                 if post.timer:
                     post.timer.cancel()
-                post.gate.refuse(post.life.error or _stopping(post.member.name), patient_too=True)
+                post.gate.refuse(post.life.error or _stopping(post.name), patient_too=True)
 
-    async def _run(self, post: _Post, before: asyncio.Task[None] | None) -> None:
-        """One life of an engine's process, from launch until it is gone.
+    def _scene(self) -> Scene:
+        now_s = self._clock.monotonic_s()
+        known = frozenset(self._seen.offered)
+        tiers = []
+        for post in self._posts.values():
+            needs = self._needs(post)
+            swaps = self.swaps.swaps(post.name, post.gate.mean_hold_s)
+            tiers.append(post.scene(needs, known, swaps, self._held_back(post)))
+        return Scene(now_s, tuple(tiers), self._seen.offered, self._rules.max_wait_s)
 
-        Its death is applied at once, so that thoughts go elsewhere while the remains are cleared away; the
-        next life (``before`` is the last one) begins when that is done.
-        """
-        engine = post.member.engine
-        try:
-            if before is not None:
-                await asyncio.wait({before})
-        except asyncio.CancelledError:
-            await _to_the_end(asyncio.wait({before}))
-            self._apply(post, machine.Stopped())
+    def _needs(self, post: Post) -> Needs:
+        return self._memory.needs(post.name) if self._memory and post.member.local else Needs()
+
+    def _held_back(self, post: Post) -> str | None:
+        if not post.member.local:
+            return None
+        return self._lending.why(self._needs(post).gpus, self._clock.monotonic_s())
+
+    def _reschedule(self) -> None:
+        """Ask the schedule what to do, until it has nothing more to say."""
+        self._again = True
+        if self._scheduling or self._closing or not self._prepared:
             return
+        self._scheduling = True
         try:
-            async with self._one_start:
-                await self._start(post)
-            self._apply(post, machine.Started())
-            await self._told(post, self._watch.ended(post.member.name, None) if self._watch else None)
-            why = await self._until_dead(engine)
-            self._apply(post, machine.Failed(self._died(engine, why)))
-        except SubcortexError as error:
-            self._apply(post, machine.Failed(error))
-        except asyncio.CancelledError:
-            await self._stopped(engine, _GRACE_S)
-            self._apply(post, machine.Stopped())
-            return
-        except Exception as error:
-            self._log.exception("engine task failed", tier=post.member.name)
-            unexpected = EngineFailed(f"{post.member.name}: {type(error).__name__}: {error}")
-            self._apply(post, machine.Failed(unexpected))
-        await self._stopped(engine, _GRACE_AFTER_DEATH_S)
-
-    async def _start(self, post: _Post) -> None:
-        await self._told(post, self._watch.began(post.member.name) if self._watch else None)
-        began_s = self._clock.monotonic_s()
-        post.progress.report("starting")
-        try:
-            await post.member.engine.start(post.progress)
-        except SubcortexError as error:
-            await self._told(post, self._watch.ended(post.member.name, error) if self._watch else None)
-            raise
-        post.load_s = self._clock.monotonic_s() - began_s
-
-    async def _told(self, post: _Post, telling: Coroutine[Any, Any, None] | None) -> None:
-        if telling is None:
-            return
-        try:
-            async with asyncio.timeout(_WATCH_S):
-                await telling
-        except Exception:
-            self._log.exception("start not recorded", tier=post.member.name)
-
-    async def _until_dead(self, engine: Engine) -> str:
-        """Return why an engine is no more use: it ended, or its health route is silent again and again."""
-        gone = asyncio.ensure_future(engine.exited())
-        missed = 0
-        try:
-            while not (await asyncio.wait({gone}, timeout=_LOOK_EVERY_S))[0]:
-                missed = 0 if await engine.healthy() else missed + 1
-                if missed == _MISSES:
-                    return f"did not answer its health route {missed} times, {_LOOK_EVERY_S:g} s apart"
-            return gone.result()
+            for _ in range(_MOST_ROUNDS):
+                if not self._again:
+                    break
+                self._again = False
+                made = schedule(self._scene())
+                self._carry_out(made)
+            else:
+                self._log.error("the schedule does not settle")
         finally:
-            gone.cancel()
-
-    async def _stopped(self, engine: Engine, grace_s: float) -> None:
-        try:
-            await _to_the_end(engine.stop(grace_s))
-        except Exception:
-            self._log.exception("engine would not stop", engine=engine.kind, model=engine.model)
-
-    def _died(self, engine: Engine, why: str) -> EngineFailed:
-        return EngineFailed(
-            f"{engine.kind} serving {engine.model} died: {why}",
-            hint="It is restarted by itself; `subcortex logs` shows its own words.",
-            log_tail=engine.log_tail(),
-            transient=True,
+            self._scheduling = False
+        self._unsettled = bool(made.waits) or any(
+            post.life.state is TierState.DRAINING for post in self._posts.values()
         )
+        self._look_again(made)
+
+    def _carry_out(self, made: Schedule) -> None:
+        for post in self._posts.values():
+            post.waits_for = made.waits.get(post.name)
+        for move in made.moves:
+            post = self._posts[move.tier]
+            match move:
+                case Come():
+                    asleep = post.life.state is TierState.ASLEEP
+                    self._apply(post, machine.Wake() if asleep else machine.Start())
+                case Go(rest=rest, why=why, room_for=room_for):
+                    post.why = why
+                    if room_for is not None:
+                        self._posts[room_for].swapped_in = True
+                    post.swapped_in = False
+                    self._apply(post, machine.Leave(rest))
+                case Stay():
+                    self._apply(post, machine.Recall())
+        for name, shortage in made.hopeless.items():
+            self._posts[name].waits_for = "it does not fit"
+            self._posts[name].gate.refuse(self._too_small(name, shortage), patient_too=True)
+        for name, why in made.waits.items():
+            post = self._posts[name]
+            if self._held_back(post):
+                post.gate.refuse(_lent(name, why), patient_too=False)
+            self._send_away(post, why)
+
+    def _send_away(self, post: Post, why: str) -> None:
+        """Tell those who have waited twice as long as anybody should that the tier does not come."""
+        longest_s = 2 * self._rules.max_wait_s + self.swaps.swaps(post.name).back_s[Rest.STOP]
+        error = Overloaded(
+            f"{post.name} has not come up in {longest_s:.0f} s: {why}",
+            hint="`subcortex ps` shows who holds the memory.",
+            tier=post.name,
+            retry_after_s=self._rules.max_wait_s,
+        )
+        post.gate.refuse(error, patient_too=True, older_than_s=longest_s)
+
+    def _look_again(self, made: Schedule) -> None:
+        now_s = self._clock.monotonic_s()
+        at_s = min(inf if made.look_at_s is None else made.look_at_s, self._lending.ends_s(now_s))
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if made.waits:
+            at_s = min(at_s, now_s + self._rules.max_wait_s)
+        if at_s < inf:
+            # A timer that fires a moment early would find nothing to do.
+            delay_s = max(0.0, at_s - now_s) + 0.001
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._reschedule)
+
+    def _missing(self, post: Post, seen: Seen) -> Mapping[Device, float]:
+        """Return what is missing of each device for a tier to come up from where it rests."""
+        needs = self._needs(post)
+        held = needs.asleep.get(post.life.rest, {}) if post.life.rest else {}
+        missing = {}
+        for device, mib in needs.awake.items():
+            more = mib - held.get(device, 0.0)
+            if device in seen.free and more * (1 - _SLACK_SHARE) - _SLACK_MIB > seen.free[device]:
+                missing[device] = more - seen.free[device]
+        return missing
+
+    def _crowded(self, post: Post) -> bool:
+        mine = self._needs(post).awake.keys()
+        return any(
+            other is not post
+            and other.member.local
+            and (other.life.state in machine.UP or other.life.state is TierState.ASLEEP)
+            and (not mine or not self._needs(other).awake or mine & self._needs(other).awake.keys())
+            for other in self._posts.values()
+        )
+
+    def _too_small(self, tier: str, shortage: Shortage) -> DoesNotFit:
+        host = shortage.device == HOST
+        where = "host memory" if host else f"GPU {shortage.device}"
+        holder = self._seen.holders.get(shortage.device)
+        others_mib = self._seen.foreign.get(shortage.device, 0.0)
+        others = f"; others hold {others_mib / 1024:.1f} GiB" if others_mib >= 1 else ""
+        return DoesNotFit(
+            f"{tier} needs {shortage.needs_mib / 1024:.1f} GiB of {where}, and "
+            f"{shortage.room_mib / 1024:.1f} GiB can be had{others}",
+            hint=(f"End {holder}, or see" if holder else "See") + " `subcortex plan` for what would fit.",
+            tier=tier,
+            device=where,
+            needs_mib=round(shortage.needs_mib),
+            room_mib=round(shortage.room_mib),
+            short_mib=round(shortage.needs_mib - shortage.room_mib),
+        )
+
+    def _look_was(self, seen: Seen) -> None:
+        self._seen = seen
+        now_s = self._clock.monotonic_s()
+        before = self._lending.taken
+        rules = self._rules
+        self._lending = self._lending.look(now_s, seen.foreign, rules.yield_over_mib, rules.yield_back_s)
+        for device in self._lending.taken.keys() ^ before.keys():
+            self._log.info("GPU", gpu=device, taken=device in self._lending.taken)
+
+    async def _look(self) -> None:
+        """Find out what tiers need, then look at the machine from time to time."""
+        if self._memory is None:
+            return
+        try:
+            await self._memory.prepare()
+            self._look_was(await self._memory.look())
+        except Exception:
+            self._log.exception("nothing is known of memory")
+        self._prepared = True
+        self._reschedule()
+        while True:
+            await asyncio.sleep(self._timing.look_every_s)
+            if any(post.life.state in COMING for post in self._posts.values()):
+                # What a start takes by and by is not told apart from what others take.
+                continue
+            with suppress(SubcortexError, OSError):
+                self._look_was(await self._memory.look())
+                self._reschedule()
 
 
 def _stopping(tier: str) -> Cancelled:
     return Cancelled(f"{tier} is being stopped", hint="Start it again with `subcortex up`.")
 
 
-async def _to_the_end(work: Coroutine[Any, Any, Any]) -> None:
-    """Await ``work`` whatever cancellation comes: a process tree must not be left behind."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.shield(task)
-    task.result()
+def _lent(tier: str, why: str) -> Overloaded:
+    return Overloaded(
+        f"{tier} has made way: {why}",
+        hint="It comes back by itself once it may.",
+        tier=tier,
+        retry_after_s=30.0,
+    )

@@ -1,9 +1,10 @@
 """The life of one engine as a pure function: state and event in, state and effects out.
 
-    stopped ──wanted──▶ starting ──started──▶ ready ──exited──▶ backing_off ──due──▶ starting …
-                           │ failed ▶ backing_off, or failed when the restarts are used up or vain
+    stopped ─start─▶ starting ─▶ ready ─rest─▶ draining ─▶ sleeping ─▶ asleep ─wake─▶ waking ─▶ ready
+                                                      └──▶ stopping ─▶ stopped
 
-The fleet applies the effects; nothing here waits, starts or kills.
+Whatever fails goes to backing_off and from there to stopped, or to failed when restarts are used up or vain.
+The schedule decides when to start, wake and rest; the fleet applies the effects; nothing here waits or kills.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from subcortex.errors import ConfigError, DoesNotFit, EngineFailed, SubcortexError
-from subcortex.types import TierState
+from subcortex.types import Rest, TierState
 
 #: Failures older than this no longer count against ``max_restarts``.
 WINDOW_S = 600.0
@@ -21,11 +22,31 @@ RETRY_FAILED_S = 30.0
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 60.0
 
+#: States in which there is a process that may hold as much memory as it ever does.
+UP = frozenset(
+    {
+        TierState.STARTING,
+        TierState.READY,
+        TierState.DRAINING,
+        TierState.SLEEPING,
+        TierState.WAKING,
+        TierState.STOPPING,
+    }
+)
+#: States in which an engine works, or is on its way there.
+COMING = frozenset({TierState.STARTING, TierState.WAKING})
+#: States in which an engine is on its way to giving memory back.
+LEAVING = frozenset({TierState.DRAINING, TierState.SLEEPING, TierState.STOPPING})
+_ALIVE = (UP | {TierState.ASLEEP}) - {TierState.STOPPING}
+
 
 class Effect(Enum):
     """What the owner has to do after a step."""
 
     START = auto()
+    ADOPT = auto()
+    SLEEP = auto()
+    WAKE = auto()
     STOP = auto()
     SCHEDULE = auto()
     ADMIT = auto()
@@ -37,19 +58,23 @@ class Life:
     """One engine's state.
 
     Args:
+        rest: How it is to leave while it drains, how it left while it sleeps.
         failures: Times of recent failures, seconds on the fleet's clock.
         delay_s: How long to wait before the next start, while backing off.
         error: Why it is backing off or failed.
-        wanted: A thought came while it was stopping: start again once it is gone.
+        wanted: It is to be up where that costs nobody his place.
+        alone: Memory ran out beside others: it starts only once its devices are empty.
         closing: The daemon goes down; nothing starts any more.
     """
 
     state: TierState = TierState.STOPPED
+    rest: Rest | None = None
     failures: tuple[float, ...] = ()
     delay_s: float = 0.0
     error: SubcortexError | None = None
     restarts: int = 0
     wanted: bool = False
+    alone: bool = False
     closing: bool = False
 
 
@@ -59,15 +84,62 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """The engine answered its health route."""
+class Adopt:
+    """The daemon is new: see what a former one left running."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """There is room: launch it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """There is room: wake it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Its room is needed: let no thought in, and rest once those inside are done."""
+
+    rest: Rest
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Its room is no longer needed: let thoughts in again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """The last thought has left it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slept:
+    """It sleeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """It started, or woke, and answers rightly."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """The room that was to be there was not; nothing was begun."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A start failed, or a running engine died."""
+    """A start, a sleep or a wake failed, or the engine died.
+
+    Args:
+        crowded: Others hold memory of its devices.
+    """
 
     error: SubcortexError
+    crowded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +159,22 @@ class Stopped:
     """The engine's process tree is gone."""
 
 
-Event = Wanted | Started | Failed | Due | StopAsked | Stopped
+Event = (
+    Wanted
+    | Adopt
+    | Start
+    | Wake
+    | Leave
+    | Recall
+    | Drained
+    | Slept
+    | Ready
+    | NoRoom
+    | Failed
+    | Due
+    | StopAsked
+    | Stopped
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +186,7 @@ class Step:
 
 
 def step(life: Life, event: Event, now_s: float, max_restarts: int) -> Step:
-    """Return what becomes of ``life``, and what has to be done.
+    """Return what becomes of ``life``, and what has to be done; an event out of season changes nothing.
 
     Args:
         life: The engine's state before.
@@ -109,63 +196,81 @@ def step(life: Life, event: Event, now_s: float, max_restarts: int) -> Step:
     """
     if life.closing and not isinstance(event, Stopped | StopAsked):
         return Step(life, (Effect.REFUSE,) if isinstance(event, Wanted) else ())
+    state = life.state
     match event:
         case Wanted():
             return _wanted(life, now_s)
-        case Started() if life.state is TierState.STARTING:
-            return Step(replace(life, state=TierState.READY, error=None, delay_s=0.0), (Effect.ADMIT,))
-        case Failed(error) if life.state in (TierState.STARTING, TierState.READY):
-            return _failed(life, error, now_s, max_restarts)
-        case Due() if life.state is TierState.BACKING_OFF:
-            return Step(replace(life, state=TierState.STARTING, restarts=life.restarts + 1), (Effect.START,))
+        case Adopt() if state is TierState.STOPPED:
+            return _to(life, TierState.STARTING, Effect.ADOPT)
+        case Start() if state is TierState.STOPPED:
+            return _to(replace(life, error=None), TierState.STARTING, Effect.START)
+        case Wake() if state is TierState.ASLEEP:
+            return _to(life, TierState.WAKING, Effect.WAKE)
+        case Leave(rest) if state is TierState.READY:
+            return _to(replace(life, rest=rest, wanted=False), TierState.DRAINING)
+        case Leave(Rest.STOP) if state is TierState.ASLEEP:
+            return _to(replace(life, rest=Rest.STOP, wanted=False), TierState.STOPPING, Effect.STOP)
+        case Recall() if state is TierState.DRAINING:
+            return _to(replace(life, rest=None), TierState.READY, Effect.ADMIT)
+        case Drained() if state is TierState.DRAINING:
+            if life.rest is Rest.STOP:
+                return _to(life, TierState.STOPPING, Effect.STOP)
+            return _to(life, TierState.SLEEPING, Effect.SLEEP)
+        case Slept() if state is TierState.SLEEPING:
+            return _to(life, TierState.ASLEEP)
+        case Ready() if state in COMING:
+            woken = replace(life, rest=None, error=None, delay_s=0.0)
+            return _to(woken, TierState.READY, Effect.ADMIT)
+        case NoRoom() if state in COMING:
+            back = TierState.STOPPED if state is TierState.STARTING else TierState.ASLEEP
+            return _to(life, back)
+        case Failed(error, crowded) if state in _ALIVE:
+            return _failed(life, error, crowded, now_s, max_restarts)
+        case Due() if state is TierState.BACKING_OFF:
+            return _to(replace(life, restarts=life.restarts + 1, wanted=True), TierState.STOPPED)
         case StopAsked(closing):
             return _stop(life, closing)
-        case Stopped() if life.wanted and not life.closing:
-            return Step(replace(life, state=TierState.STARTING, wanted=False, error=None), (Effect.START,))
-        case Stopped():
-            return Step(replace(life, state=TierState.STOPPED, wanted=False), (Effect.REFUSE,))
+        case Stopped() if state in (TierState.STOPPING, TierState.STARTING):
+            return _to(replace(life, rest=None), TierState.STOPPED)
         case _:
             return Step(life)
+
+
+def _to(life: Life, state: TierState, *effects: Effect) -> Step:
+    return Step(replace(life, state=state), effects)
 
 
 def _wanted(life: Life, now_s: float) -> Step:
-    match life.state:
-        case TierState.STOPPED:
-            return Step(replace(life, state=TierState.STARTING, error=None), (Effect.START,))
-        case TierState.READY:
-            return Step(life, (Effect.ADMIT,))
-        case TierState.FAILED:
-            if life.failures and now_s - life.failures[-1] < RETRY_FAILED_S:
-                return Step(life, (Effect.REFUSE,))
-            fresh = replace(life, state=TierState.STARTING, failures=(), error=None)
-            return Step(fresh, (Effect.START,))
-        case TierState.STOPPING:
-            return Step(replace(life, wanted=True))
-        case _:
-            return Step(life)
+    if life.state is TierState.READY:
+        return Step(life, (Effect.ADMIT,))
+    if life.state is not TierState.FAILED:
+        return Step(replace(life, wanted=True))
+    if life.failures and now_s - life.failures[-1] < RETRY_FAILED_S:
+        return Step(life, (Effect.REFUSE,))
+    return _to(replace(life, failures=(), error=None, wanted=True), TierState.STOPPED)
 
 
-def _failed(life: Life, error: SubcortexError, now_s: float, max_restarts: int) -> Step:
+def _failed(life: Life, error: SubcortexError, crowded: bool, now_s: float, max_restarts: int) -> Step:
     recent = (*(at for at in life.failures if now_s - at < WINDOW_S), now_s)
+    if isinstance(error, DoesNotFit) and crowded and not life.alone:
+        retried = replace(life, failures=recent, delay_s=0.0, error=error, rest=None, alone=True)
+        return _to(retried, TierState.BACKING_OFF, Effect.SCHEDULE)
     # A wrong configuration and a model that is too large fail the same way every time.
     vain = isinstance(error, ConfigError | DoesNotFit)
     if vain or len(recent) > max_restarts:
         if not vain and isinstance(error, EngineFailed):
             error.details.setdefault("failures", len(recent))
-        failed = replace(life, state=TierState.FAILED, failures=recent, error=error)
-        return Step(failed, (Effect.REFUSE,))
+        given_up = replace(life, failures=recent, error=error, rest=None, wanted=False)
+        return _to(given_up, TierState.FAILED, Effect.REFUSE)
     delay_s = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** (len(recent) - 1))
-    waiting = replace(life, state=TierState.BACKING_OFF, failures=recent, delay_s=delay_s, error=error)
-    return Step(waiting, (Effect.SCHEDULE,))
+    waiting = replace(life, failures=recent, delay_s=delay_s, error=error, rest=None)
+    return _to(waiting, TierState.BACKING_OFF, Effect.SCHEDULE)
 
 
 def _stop(life: Life, closing: bool) -> Step:
-    if life.state in (TierState.STARTING, TierState.READY):
-        return Step(
-            replace(life, state=TierState.STOPPING, wanted=False, closing=closing),
-            (Effect.REFUSE, Effect.STOP),
-        )
+    asked = replace(life, wanted=False, closing=life.closing or closing)
+    if life.state in _ALIVE:
+        return _to(asked, TierState.STOPPING, Effect.REFUSE, Effect.STOP)
     if life.state is TierState.STOPPING:
-        asked = replace(life, wanted=False, closing=life.closing or closing)
         return Step(asked, (Effect.REFUSE,))
-    return Step(replace(life, state=TierState.STOPPED, closing=closing), (Effect.REFUSE,))
+    return _to(asked, TierState.STOPPED, Effect.REFUSE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,14 @@ from subcortex.clock import Clock, SystemClock
 from subcortex.config import Config, Tier
 from subcortex.engines.protocol import Engine
 from subcortex.errors import Cancelled, InvalidRequest, SubcortexError
-from subcortex.fleet import Fleet, Member
+from subcortex.fleet import Fleet, Member, Rules, Timing
 from subcortex.journal import Journal, Reader, Recorder, ThoughtStart, inert
 from subcortex.mind import asked
 from subcortex.mind.boots import BootBook, Machine, Predict
+from subcortex.mind.broadcast import Broadcaster
+from subcortex.mind.changes import changed, standing
 from subcortex.mind.means import Means
+from subcortex.mind.memory import TierMemory
 from subcortex.mind.pipeline import Emit, Thinking
 from subcortex.mind.saying import Saying
 from subcortex.routing import Ask, CostBook, Decision, TierView, complexity, decide, features
@@ -32,6 +35,7 @@ from subcortex.types import (
     Route,
     ThinkRequest,
     Thought,
+    TierEvent,
     TierState,
     TierStatus,
     new_thought_id,
@@ -76,9 +80,18 @@ class Subcortex:
             predict=predict,
             machine=machine,
         )
-        self.fleet = Fleet(self._members(), on_change=self._changed, watch=self.boots, clock=self.clock)
+        self.fleet = Fleet(
+            self._members(),
+            on_change=self._changed,
+            watch=self.boots,
+            memory=TierMemory.of(config, predict, self.ledger) if predict else None,
+            rules=rules(config),
+            timing=Timing(look_every_s=config.fleet.look_every_s),
+            clock=self.clock,
+        )
         self._means = Means(self.engines, self.fleet, journal, self.costs, self.clock)
         self._thinking: set[asyncio.Task[Any]] = set()
+        self._changes: Broadcaster[TierEvent] = Broadcaster()
         self.last_active_s = self.clock.monotonic_s()
 
     @classmethod
@@ -168,10 +181,30 @@ class Subcortex:
             tier.memory_mib = tree.resident_mib if tree else None
         return tiers
 
+    async def events(self) -> AsyncGenerator[TierEvent, None]:
+        """Yield how each tier stands, then each change as it happens, until the mind is closed.
+
+        Raises:
+            Overloaded: Whoever reads is too far behind.
+        """
+        with self._changes.listening() as changes:
+            for tier in self.fleet.status():
+                yield standing(self.clock.now(), tier)
+            async for change in changes:
+                yield change
+
+    def yield_gpus(self, for_s: float | None, gpus: list[int] | None) -> None:
+        """Put the tiers on these GPUs (None: every local tier) to rest, for so many seconds or until told."""
+        self.fleet.make_way(for_s, gpus)
+
+    def resume(self) -> None:
+        """Take back what ``yield_gpus`` gave."""
+        self.fleet.resume()
+
     def ledger(self) -> Ledger:
         """Return who holds the memory of this machine now, nothing if it cannot be asked; takes some ms."""
         try:
-            return self.boots.ledger({tier.name: tier.state for tier in self.fleet.loads()})
+            return self.boots.ledger(self.fleet.states())
         except Exception:
             # A driver in trouble must not hide the tiers, which are the other half of a status.
             structlog.get_logger("mind").exception("no ledger")
@@ -193,7 +226,10 @@ class Subcortex:
         if left:
             # Their last words are written before the journal closes.
             await asyncio.wait(left)
-        await self.fleet.close()
+        try:
+            await self.fleet.close()
+        finally:
+            self._changes.close()
 
     def log_tail(self, tier: str, lines: int) -> str:
         """Return the end of an engine's log, or of the daemon's own; KeyError for an unknown tier."""
@@ -209,7 +245,10 @@ class Subcortex:
         decision, drive = self._decide(request)
         tier = decision.order[0]
         engine = self.engines[tier]
-        if decision.preferred != tier and self.fleet.state(decision.preferred) is TierState.STOPPED:
+        if decision.preferred != tier and self.fleet.state(decision.preferred) in (
+            TierState.STOPPED,
+            TierState.ASLEEP,
+        ):
             # Another serves now, and the one that the score would take is up for the next.
             self.fleet.want(decision.preferred)
         thinking = Thinking(
@@ -251,6 +290,8 @@ class Subcortex:
                 rank=tier.rank,
                 state=tier.state,
                 cost=self.costs.cost(tier.name),
+                comes_s=tier.comes_s,
+                leaves=tier.leaves,
                 in_flight=tier.in_flight,
                 waiting=tier.waiting,
                 max_concurrent=self.config.tiers[tier.rank].max_concurrent,
@@ -268,6 +309,7 @@ class Subcortex:
                 max_restarts=tier.max_restarts,
                 max_concurrent=tier.max_concurrent,
                 max_waiting=self.config.daemon.max_waiting,
+                start_s=self.costs.cost(tier.name).load_s or None,
             )
             for rank, tier in enumerate(self.config.tiers)
         ]
@@ -276,6 +318,18 @@ class Subcortex:
         if kind == TierState.READY and facts.get("load_s") is not None:
             self.costs.observe(tier, load_s=facts["load_s"])
         self.journal.event(tier, kind, model=self.engines[tier].model, **facts)
+        self._changes.tell(changed(self.clock.now(), tier, kind, facts, self.fleet.state(tier)))
+
+
+def rules(config: Config) -> Rules:
+    """Return how the configuration would have the machine shared."""
+    fleet = config.fleet
+    return Rules(
+        max_wait_s=fleet.max_wait_s,
+        yield_over_mib=fleet.yield_over_gib * 1024.0,
+        yield_back_s=fleet.yield_back_s,
+        adopt=fleet.adopt_s > 0,
+    )
 
 
 def _stopping(*, not_begun: bool = False) -> Cancelled:

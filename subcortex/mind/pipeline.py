@@ -161,7 +161,13 @@ class Thinking:
             async with patience:
                 notifier = self._notifier(tier)
                 try:
-                    async with self.mind.fleet.lease(tier, self.request.priority, patient=last) as lease:
+                    async with self.mind.fleet.lease(
+                        tier,
+                        self.request.priority,
+                        patient=last,
+                        deadline_s=self._left_s(),
+                        wait_s=self.request.wait_s,
+                    ) as lease:
                         if notifier:
                             notifier.cancel()
                         await self._generate(lease, patience)

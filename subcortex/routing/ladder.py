@@ -60,6 +60,9 @@ class TierView:
         in_flight: Thoughts at work in the engine.
         waiting: Thoughts before this one.
         max_concurrent: Thoughts that the engine works on at once.
+        comes_s: Seconds until its engine takes thoughts, as the fleet foresees it: who is in its way,
+            and what swaps have taken; None where nobody can tell.
+        leaves: Who would have to make room for it.
     """
 
     name: str
@@ -69,6 +72,8 @@ class TierView:
     in_flight: int = 0
     waiting: int = 0
     max_concurrent: int = 32
+    comes_s: float | None = None
+    leaves: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,9 @@ def expect(tier: TierView, place: int, tokens: int) -> Expected:
     tpot_s = _known(tier.cost.tpot_s, DEFAULT_TPOT_S * 2.0 ** min(place, 16))
     load_s = _known(tier.cost.load_s, DEFAULT_LOAD_S)
     answer_s = ttft_s + max(tokens - 1, 0) * tpot_s
-    wait_s = LOAD_SHARE[tier.state] * load_s + EXTRA_WAIT_S.get(tier.state, 0.0)
+    wait_s = tier.comes_s
+    if wait_s is None:
+        wait_s = LOAD_SHARE[tier.state] * load_s + EXTRA_WAIT_S.get(tier.state, 0.0)
     slots = max(tier.max_concurrent, 1)
     # With all slots taken, one comes free every answer_s / slots on average.
     before = max(tier.in_flight, 0) + max(tier.waiting, 0) - slots + 1

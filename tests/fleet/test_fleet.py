@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from subcortex.errors import Cancelled, ConfigError, EngineFailed, Overloaded, SubcortexError
-from subcortex.fleet import Fleet, Member
+from subcortex.fleet import Fleet, Member, Timing
 from subcortex.types import TierState
 from tests.fakes import ScriptedEngine
 
@@ -154,10 +154,9 @@ async def test_who_has_another_tier_does_not_wait_for_one_that_died():
     await fleet.close()
 
 
-async def test_an_engine_that_is_silent_again_and_again_is_restarted(monkeypatch):
-    monkeypatch.setattr("subcortex.fleet.fleet._LOOK_EVERY_S", 0.001)
+async def test_an_engine_that_is_silent_again_and_again_is_restarted():
     engine = ScriptedEngine()
-    fleet = Fleet([member("fast", engine)])
+    fleet = Fleet([member("fast", engine)], timing=Timing(look_every_s=0.001))
     async with fleet.lease("fast"):
         pass
     engine.is_healthy = False

@@ -1,0 +1,60 @@
+"""What the fleet asks of whoever knows the machine's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from subcortex.fleet.scene import HOST, Device, Room
+from subcortex.types import Rest, TierState
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a tier holds of each device, MiB: awake, and by the kinds of sleep it knows."""
+
+    awake: Room = field(default_factory=dict)
+    asleep: Mapping[Rest, Room] = field(default_factory=dict)
+
+    @property
+    def gpus(self) -> frozenset[Device]:
+        """The GPUs it runs on."""
+        return frozenset(device for device in self.awake if device != HOST)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A look at the machine, MiB by device.
+
+    Args:
+        free: Free now.
+        offered: What all tiers together may hold: free, and what they hold already, less the reserve.
+        foreign: Held by programs that are not ours.
+        holders: Who the largest of those is.
+    """
+
+    free: Room = field(default_factory=dict)
+    offered: Room = field(default_factory=dict)
+    foreign: Room = field(default_factory=dict)
+    holders: Mapping[Device, str] = field(default_factory=dict)
+
+
+class Memory(Protocol):
+    """Knows what tiers need and what the machine has."""
+
+    async def prepare(self) -> None:
+        """Find out what each tier needs; called once, before anything is decided."""
+        ...
+
+    def needs(self, tier: str) -> Needs:
+        """Return what a tier needs as far as is known; cheap."""
+        ...
+
+    async def look(self) -> Seen:
+        """Look at the machine; takes milliseconds, not on the loop."""
+        ...
+
+    async def settled(self, tier: str, state: TierState, rest: Rest | None) -> None:
+        """Learn from what a tier holds now that it has come to a state."""
+        ...
