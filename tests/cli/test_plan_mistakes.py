@@ -107,6 +107,8 @@ def test_old_cards_get_llama_cpp_and_a_word_why_vllm_is_none_for_them() -> None:
     assert done.exit_code == 5
     assert "vLLM wants compute capability 7.5, and GPU 0 (V100 32GB) has 7.0" in done.stderr
     assert "llama.cpp runs on such cards" in done.stderr
+    offered = invoke("plan", SHAPES / "llama-3.1-8b", "--gpus", "GTX 1080 Ti")
+    assert "take a GGUF of type Q8_0 made of llama-3.1-8b" in offered.stdout
 
 
 def test_a_flag_that_makes_fp8_is_planned_as_fp8(folder: Path) -> None:

@@ -66,7 +66,10 @@ def nearest(found: NoFit) -> str:
     old = [ask.name for ask in found.asks if ask.name in (found.refused or {}) and found.book.too_old(ask)]
     if old:
         names = " and ".join(old)
-        return f'llama.cpp runs on such cards: serve {names} from a GGUF with engine = "llama.cpp".'
+        return (
+            f'llama.cpp runs on such cards: serve {names} from a GGUF with engine = "llama.cpp", '
+            "or plan it with --engine llama.cpp."
+        )
     return "Nothing that is known here would fit."
 
 

@@ -234,10 +234,7 @@ def _engine(
     bandwidth_of: BandwidthOf,
     prefill_tokens: int,
 ) -> Option:
-    if isinstance(setup, LlamaCppSetup) and len(gpus) > 1:
-        left = [book.limits[gpu].mib for gpu in gpus]
-        setup = replace(setup, tensor_split=book.split(ask, setup, gpus, left))
-    seat = book.seat(ask, gpus, setup)
+    seat = book.spread(ask, gpus, setup)
     figures = _figures(book, seat)
     tokens = _tokens(book, seat, figures)
     cards = [book.gpus[gpu] for gpu in gpus]

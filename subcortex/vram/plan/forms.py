@@ -101,8 +101,10 @@ def on_the_fly(shape: ModelShape) -> ModelShape:
 def quantised(ask: TierAsk, *, on_gpus: bool = True) -> list[Variant]:
     """Return quantisations of a model that are smaller than it is, the best first."""
     found = []
+    # A model that is to be found already goes by the name of what it is made of.
+    name = ask.shape.name if ask.model_note or not ask.model else ask.model
     for method, loss in (VLLM_METHODS if ask.engine == "vllm" else LLAMACPP_METHODS).items():
-        had = source(ask.shape, ask.model or ask.shape.name, ask.engine, method, on_gpus=on_gpus)
+        had = source(ask.shape, name, ask.engine, method, on_gpus=on_gpus)
         shape = _in_form(ask.shape, method, had)
         if shape is not None and shape.weights_bytes < (1 - _LEAST_SAVED) * ask.shape.weights_bytes:
             words = f"add {' '.join(had.flags)}" if had.flags else f"take {had.note}"

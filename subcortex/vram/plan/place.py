@@ -233,15 +233,9 @@ class Search:
                 yield gpus
 
     def _seated(self, ask: TierAsk, layout: Layout, gpus: tuple[int, ...], load: _Sum) -> Seat:
-        setup = layout.setup
-        if isinstance(setup, LlamaCppSetup):
-            if not gpus:
-                return self._book.seat(ask, gpus, setup)
-            setup = replace(setup, main_gpu=0) if len(gpus) == 1 else setup
-            if len(gpus) > 1 and setup.tensor_split is None:
-                left = [self._left(gpu, load) for gpu in gpus]
-                setup = replace(setup, tensor_split=self._book.split(ask, setup, gpus, left))
-        return self._book.seat(ask, gpus, setup)
+        if isinstance(layout.setup, VllmSetup):
+            return self._book.seat(ask, gpus, layout.setup)
+        return self._book.spread(ask, gpus, layout.setup, [self._left(gpu, load) for gpu in gpus])
 
     def _left(self, gpu: int, load: _Sum) -> float:
         mean, variance = load.get(gpu, (0.0, 0.0))

@@ -199,6 +199,17 @@ class Book:
         """Return the seat, the same object each time."""
         return self._seats.setdefault((ask.name, gpus, setup), Seat(ask, gpus, setup))
 
+    def spread(
+        self, ask: TierAsk, gpus: tuple[int, ...], setup: Setup, left_mib: Sequence[float] | None = None
+    ) -> Seat:
+        """Return the seat with llama.cpp's layers split by what the GPUs have left, or by their budgets."""
+        if isinstance(setup, LlamaCppSetup) and len(gpus) == 1:
+            setup = replace(setup, main_gpu=0)
+        elif isinstance(setup, LlamaCppSetup) and gpus and setup.tensor_split is None:
+            left = [self.limits[gpu].mib for gpu in gpus] if left_mib is None else left_mib
+            setup = replace(setup, tensor_split=self.split(ask, setup, gpus, left))
+        return self.seat(ask, gpus, setup)
+
     def split(
         self, ask: TierAsk, setup: LlamaCppSetup, gpus: Sequence[int], left_mib: Sequence[float]
     ) -> tuple[float, ...]:

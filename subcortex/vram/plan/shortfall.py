@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from math import sqrt
 
@@ -14,7 +14,6 @@ from subcortex.vram.plan.budget import HOST, Load
 from subcortex.vram.plan.fit import NoFit
 from subcortex.vram.plan.place import added, layouts
 from subcortex.vram.plan.seat import Book, Mode, Seat
-from subcortex.vram.setup import LlamaCppSetup
 
 #: In this order an engine takes its memory; the component that goes beyond the budget is the one to blame.
 _FIRST, _LAST = (Component.CONTEXT, Component.COMMUNICATION, Component.WEIGHTS), Component.KV
@@ -100,11 +99,7 @@ def _seats(book: Book, ask: TierAsk) -> list[Seat]:
         for i, gpus in enumerate(combinations(book.allowed(ask), layout.gpus)):
             if i >= _MOST_SETS:
                 break
-            setup = layout.setup
-            if isinstance(setup, LlamaCppSetup) and len(gpus) > 1 and setup.tensor_split is None:
-                left = [book.limits[gpu].mib for gpu in gpus]
-                setup = replace(setup, tensor_split=book.split(ask, setup, gpus, left))
-            found.append(book.seat(ask, gpus, setup))
+            found.append(book.spread(ask, gpus, layout.setup))
     return found
 
 
