@@ -22,7 +22,7 @@ from subcortex.models._settings import block_of, plain, refused, skipped
 from subcortex.models._torchao import torchao
 from subcortex.models.shape import Quantisation
 
-__all__ = ["Method", "method_of", "requantised", "with_hf_quant_config"]
+__all__ = ["Method", "lacks_quantisation", "method_of", "requantised", "with_hf_quant_config"]
 
 Reader = Callable[[Config, Budget], Method]
 _BNB4_GROUP = 64
@@ -52,23 +52,27 @@ def method_of(config: Config) -> Method:
     return reader(found, budget) if reader else _unknown(found, name)
 
 
+def lacks_quantisation(config: Mapping[str, Any]) -> bool:
+    """Tell whether vLLM looks for more in the ``hf_quant_config.json`` that ModelOpt wrote until 2025.
+
+    It does where config.json says nothing, or that layers differ and not how.
+    """
+    own = config.get("quantization_config")
+    if not isinstance(own, Mapping):
+        return own is None
+    return str(own.get("quant_algo")).upper() == "MIXED_PRECISION" and "quantized_layers" not in own
+
+
 def with_hf_quant_config(config: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config.json with what ModelOpt wrote beside it until 2025 (``hf_quant_config.json``).
+    """Return a config.json that `lacks_quantisation` with what its ``hf_quant_config.json`` says.
 
     Args:
-        config: The parsed config.json; its own ``quantization_config`` holds where there is one.
+        config: The parsed config.json.
         beside: The parsed file beside it.
     """
     own = config.get("quantization_config")
-    if own is None:
-        return {**config, "quantization_config": dict(beside)}
-    if not isinstance(own, Mapping) or str(own.get("quant_algo")).upper() != "MIXED_PRECISION":
-        return dict(config)
-    inner = beside.get("quantization")
-    layers = inner.get("quantized_layers") if isinstance(inner, Mapping) else None
-    if layers is None or "quantized_layers" in own:
-        return dict(config)
-    return {**config, "quantization_config": {**own, "quantized_layers": layers}}
+    named = {"quant_method": own.get("quant_method")} if isinstance(own, Mapping) else {}
+    return {**config, "quantization_config": {**beside, **named}}
 
 
 def _unnamed(config: Config) -> Method:

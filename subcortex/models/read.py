@@ -19,6 +19,7 @@ from subcortex.models import _child, hub
 from subcortex.models._stored_shape import with_stored
 from subcortex.models.gguf_shape import shape_of_gguf
 from subcortex.models.huggingface import from_config
+from subcortex.models.quantisation import lacks_quantisation, with_hf_quant_config
 from subcortex.models.safetensors import read_folder
 from subcortex.models.shape import ModelShape
 
@@ -79,7 +80,7 @@ def _kind(path: Path) -> str:
 def _folder(path: Path, name: str) -> ModelShape:
     ggufs = _ggufs(path)
     if _kind(path / _CONFIG) == "file":
-        shape = from_config(read_config(path / _CONFIG), name, file=str(path / _CONFIG))
+        shape = from_config(_config_of(path), name, file=str(path / _CONFIG))
         stored = read_folder(path)
         if stored is not None:
             return with_stored(shape, stored)
@@ -98,6 +99,14 @@ def _folder(path: Path, name: str) -> ModelShape:
         hint="Give the folder of a model, as downloaded.",
         file=str(path),
     )
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    """Return a folder's config.json, with the quantisation that ModelOpt keeps in a file beside it."""
+    config, beside = read_config(folder / _CONFIG), folder / "hf_quant_config.json"
+    if lacks_quantisation(config) and _kind(beside) == "file":
+        return with_hf_quant_config(config, read_config(beside))
+    return config
 
 
 def _without_weights(path: Path, shape: ModelShape) -> ModelShape:
@@ -219,7 +228,7 @@ def _of_hub(name: str, label: str, *, offline: bool) -> ModelShape:
 
 def _cached(folder: Path, label: str) -> ModelShape:
     """Return a model of the local cache; weights that are there in part do not count."""
-    shape = from_config(read_config(folder / _CONFIG), label, file=str(folder / _CONFIG))
+    shape = from_config(_config_of(folder), label, file=str(folder / _CONFIG))
     try:
         stored = read_folder(folder)
     except ConfigError:
