@@ -159,6 +159,10 @@ class VllmTier(_LocalTier):
     pipeline_parallel_size: int = Field(default=1, ge=1)
     gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
     trust_remote_code: bool = Field(default=False, description="run code that comes with this model")
+    sleep_mode: bool | None = Field(
+        default=None,
+        description="put the model to sleep instead of stopping it; none: if flags say --enable-sleep-mode",
+    )
 
     @model_validator(mode="after")
     def _one_launcher(self) -> VllmTier:

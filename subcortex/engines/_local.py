@@ -7,15 +7,19 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import ClassVar
 
 import aiohttp
+import psutil
 
 from subcortex import paths
 from subcortex.config import Config, LlamaCppTier, RemoteTier, VllmTier
+from subcortex.engines import _questions
+from subcortex.engines._metrics import Heart
 from subcortex.engines.enginelog import inert
 from subcortex.engines.process import EngineProcess, reap
 from subcortex.engines.protocol import Canary, Delta, GenerateRequest, ProcessInfo, Progress
@@ -32,6 +36,10 @@ _LONGEST_LOOK_S = 0.2
 _BOOT_LINES = 4000
 _LAST_LINE_S = 0.25
 _ORIGIN = "http://engine"
+#: The first question after a start may have kernels compiled: 22 s were seen on two cores.
+_FIRST_CANARY_S, _CANARY_S = 120.0, 30.0
+#: Share of one core that an engine at work keeps busy at least.
+_BUSY = 0.5
 
 
 class LocalEngine(ABC):
@@ -41,6 +49,8 @@ class LocalEngine(ABC):
     reuse_streams: ClassVar[bool] = True
     #: In a line that comes after all that is said of memory.
     last_boot_line: ClassVar[str]
+    #: Figures at ``/metrics`` of which one moves at every step, and none while it is idle.
+    counters: ClassVar[frozenset[str]]
 
     def __init__(self, tier: LlamaCppTier | VllmTier, config: Config) -> None:
         self.model = tier.model
@@ -54,6 +64,10 @@ class LocalEngine(ABC):
         self._version: str | None = None
         self._boot_lines: list[str] = []
         self._boot_told = asyncio.Event()
+        self._failure: SubcortexError | None = None
+        self._canary_limit_s = _FIRST_CANARY_S
+        self._heart = Heart()
+        self._spent: tuple[float, float] | None = None
 
     @property
     def version(self) -> str | None:
@@ -67,8 +81,12 @@ class LocalEngine(ABC):
 
     async def start(self, progress: Progress) -> None:
         """Launch and wait for the health route; see ``Engine.start``."""
+        self._failure, self._canary_limit_s = None, _FIRST_CANARY_S
         try:
             await self._start(progress)
+        except SubcortexError as error:
+            self._failure = error
+            raise
         except asyncio.CancelledError:
             # Whoever cancels may be going down himself: nothing may outlive this call.
             await asyncio.shield(asyncio.ensure_future(self.stop(grace_s=0.0)))
@@ -140,12 +158,54 @@ class LocalEngine(ABC):
         raise EngineFailed(f"{self.kind} serving {self.model} does not sleep")
 
     async def canary(self) -> Canary | None:
-        """See ``Engine.canary``."""
-        return None
+        """Ask it a fixed prompt; see ``Engine.canary``."""
+        url, limit_s = f"{_ORIGIN}/v1/completions", self._canary_limit_s
+        found = await _questions.ask_canary(
+            self._connected(), url, model=self._tier.name, limit_s=limit_s, log_tail=self.log_tail
+        )
+        self._canary_limit_s = _CANARY_S
+        return found
 
     async def beat(self) -> int | None:
-        """See ``Engine.beat``."""
-        return None
+        """Look whether its counters have moved; see ``Engine.beat``."""
+        busy = self._busy()
+        try:
+            seen = await _questions.ask_counters(self._connected(), f"{_ORIGIN}/metrics", self.counters)
+        except EngineFailed as error:
+            # Some builds answer between two steps only.
+            if not (busy and error.details.get("timed_out")):
+                raise
+        else:
+            if seen is None:
+                return None
+            return self._heart.beat(seen, busy=busy)
+        return self._heart.beat(None, busy=True)
+
+    @property
+    def _computes_here(self) -> bool:
+        """Whether time that it spends on the CPU is time at work on requests."""
+        return False
+
+    def _busy(self) -> bool:
+        """Return whether it has spent its time computing since the last look."""
+        if self._process is None or not self._computes_here:
+            return False
+        before = self._spent
+        with contextlib.suppress(psutil.Error):
+            spent = psutil.Process(self._process.info.pid).cpu_times()
+            self._spent = now = time.monotonic(), spent.user + spent.system
+            return before is not None and now[1] - before[1] >= _BUSY * (now[0] - before[0]) > 0
+        return False
+
+    def _connected(self) -> Wire:
+        if self._wire is None:
+            raise EngineFailed(f"{self.kind} serving {self.model} is not running", transient=True)
+        return self._wire
+
+    def _failure_once(self) -> SubcortexError | None:
+        """Return why the last start failed, the first time that it is asked."""
+        failure, self._failure = self._failure, None
+        return failure
 
     def shrink(self) -> str | None:
         """See ``Engine.shrink``."""
@@ -186,9 +246,7 @@ class LocalEngine(ABC):
 
     def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
         """Stream an answer; see ``Engine.generate``."""
-        if self._wire is None:
-            raise EngineFailed(f"{self.kind} serving {self.model} is not running", transient=True)
-        return self._wire.generate(request)
+        return self._connected().generate(request)
 
     def log_tail(self, lines: int = 20) -> str:
         """Return the last lines of the log, inert for a terminal."""

@@ -130,6 +130,8 @@ def _utilisation(log: str, tier: str, model: str) -> SubcortexError | None:
         needed_gib=wanted,
         available_gib=free,
         short_gib=round(wanted - free, 2),
+        utilization=float(found["share"]),
+        possible_utilization=possible,
     )
 
 
@@ -252,6 +254,16 @@ def _devices(log: str, tier: str, model: str) -> SubcortexError | None:
     return None
 
 
+def _no_sleep(log: str, tier: str, model: str) -> SubcortexError | None:
+    if "Sleep mode is not supported on current platform" not in log:
+        return None
+    return ConfigError(
+        f"{tier}: vLLM cannot put a model to sleep on this hardware",
+        hint="Drop sleep_mode and --enable-sleep-mode from the tier; it needs GPUs.",
+        key="sleep_mode",
+    )
+
+
 _KNOWN: tuple[Callable[[str, str, str], SubcortexError | None], ...] = (
     _argument,
     _utilisation,
@@ -260,6 +272,7 @@ _KNOWN: tuple[Callable[[str, str, str], SubcortexError | None], ...] = (
     _indivisible,
     _context_too_long,
     _devices,
+    _no_sleep,
     _out_of_memory,
     _remote_code,
 )

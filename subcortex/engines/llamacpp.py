@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from subcortex.config import Config, LlamaCppTier
-from subcortex.engines import _llamacpp_log, _llamacpp_memory
+from subcortex.engines import _llamacpp_log, _llamacpp_memory, _shrink
 from subcortex.engines._local import LocalEngine
 from subcortex.engines.wire import Wire
 from subcortex.errors import ConfigError, SubcortexError
@@ -41,12 +41,33 @@ class LlamaCppEngine(LocalEngine):
     # Its HTTP server closes the connection after a stream without having said so.
     reuse_streams: ClassVar[bool] = False
     last_boot_line: ClassVar[str] = "model loaded"
+    counters: ClassVar[frozenset[str]] = frozenset(
+        {"llamacpp:n_decode_total", "llamacpp:prompt_tokens_total", "llamacpp:tokens_predicted_total"}
+    )
     _tier: LlamaCppTier
 
     def __init__(self, tier: LlamaCppTier, config: Config) -> None:
         super().__init__(tier, config)
         self._file = config.resolve(tier.model)
         self._program: str | None = None
+        self._lowered = _shrink.Lowered()
+
+    def shrink(self) -> str | None:
+        """Have starts ask for less; see ``Engine.shrink``."""
+        found = _shrink.for_llamacpp(self._tier, self._failure_once(), self.boot_figures(), self._lowered)
+        if found is None:
+            return None
+        self._lowered, words = found
+        return words
+
+    @property
+    def _computes_here(self) -> bool:
+        # A step takes up to 2048 tokens of a prompt, which is minutes on a CPU and no more than seconds on
+        # a GPU. What hangs on a GPU spins, so there the time spent says nothing.
+        figures = self.boot_figures()
+        if figures is not None:
+            return not figures.devices
+        return self._program is None or self._tier.gpu_layers == 0
 
     async def _check(self) -> None:
         check_model(self._file, tier=self._tier.name)
@@ -80,7 +101,7 @@ class LlamaCppEngine(LocalEngine):
             "model.path": str(self._file),
             "model_alias": tier.name,
             "n_parallel": tier.parallel,
-            "n_ctx": (tier.context_tokens or 0) * tier.parallel,
+            "n_ctx": self._all_tokens,
             "kv_unified": tier.context_tokens is None,
             "n_threads_http": self._http_threads,
             "cache_ram_mib": _PROMPT_CACHE_MIB,
@@ -101,15 +122,20 @@ class LlamaCppEngine(LocalEngine):
         quieter = _llamacpp_memory.USUAL_VERBOSITY if "verbosity" in values else None
         return {"socket": str(socket), "set": values, "flags": tier.flags, "verbosity_once_up": quieter}
 
+    @property
+    def _all_tokens(self) -> int:
+        if self._tier.context_tokens is None:
+            return self._lowered.context_tokens or 0
+        return self._tier.context_tokens * self._tier.parallel
+
     def _arguments(self, socket: Path) -> list[str]:
         tier = self._tier
         arguments = ["--model", str(self._file), "--alias", tier.name, "--host", str(socket)]
         arguments += ["--parallel", str(tier.parallel), "--threads-http", str(self._http_threads)]
         arguments += ["--jinja", "--metrics"]
+        arguments += ["--ctx-size", str(self._all_tokens)]
         if tier.context_tokens is None:
-            arguments += ["--ctx-size", "0", "--kv-unified"]
-        else:
-            arguments += ["--ctx-size", str(tier.context_tokens * tier.parallel)]
+            arguments += ["--kv-unified"]
         for flag, value in (
             ("--threads", tier.threads),
             ("--n-gpu-layers", tier.gpu_layers),

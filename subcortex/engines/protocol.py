@@ -119,7 +119,7 @@ class Engine(Protocol):
     async def sleep(self, rest: Rest) -> None:
         """Give the GPU's memory back and keep the process; returns once the engine says that it sleeps.
 
-        No request may be at work. Not for ``Rest.STOP``.
+        No request may be at work. Not for ``Rest.STOP``. It may take as long as a start.
 
         Raises:
             EngineFailed: It would not, or not in time; only a stop helps then.
@@ -128,6 +128,8 @@ class Engine(Protocol):
 
     async def wake(self) -> None:
         """Undo ``sleep``; returns once the engine says that it is awake.
+
+        After either error only a stop helps: some of the memory may be back, and some not.
 
         Raises:
             EngineFailed: It would not, or not in time.
@@ -138,19 +140,30 @@ class Engine(Protocol):
     async def canary(self) -> Canary | None:
         """Return its answer to a fixed prompt; None if this engine tells no log-probabilities.
 
+        ``engines.canary`` says whether it is plausible, and whether two of them agree.
+
         Raises:
-            EngineFailed: It does not answer.
+            EngineFailed: No answer within 30 s (the first after a start: 120 s, since kernels may be compiled
+                for it), or no completion.
         """
         ...
 
     async def beat(self) -> int | None:
-        """Return a count that grows as long as it works on requests (its steps); None if it tells none."""
+        """Return a count that has grown since the last call if it worked on requests; None if it tells none.
+
+        It stands still while the engine is idle, asleep or hung. The first call only looks.
+
+        Raises:
+            EngineFailed: No answer within 5 s, or a broken connection: a miss, as if it stood still.
+        """
         ...
 
     def shrink(self) -> str | None:
-        """Have the next start ask for less of what the config leaves open; say what, None if nothing is.
+        """Have later starts ask for less of what the config leaves open; say what, None if nothing helps.
 
-        Undone by a start that succeeds.
+        Goes by why the last start failed, so it does something once a start that raised DoesNotFit. What was
+        lowered stays so as long as this object lives: a start that takes minutes and fails is worse than a
+        smaller cache. The next daemon asks for all of it again.
         """
         ...
 

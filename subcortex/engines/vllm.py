@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import ClassVar
 
 from subcortex.config import Config, VllmTier
-from subcortex.engines import _vllm_log, _vllm_memory
+from subcortex.engines import _shrink, _vllm_log, _vllm_memory, _vllm_sleep
 from subcortex.engines._local import LocalEngine
 from subcortex.engines.wire import Wire
-from subcortex.errors import ConfigError, SubcortexError
-from subcortex.types import BootFigures
+from subcortex.errors import ConfigError, EngineFailed, SubcortexError
+from subcortex.types import BootFigures, Rest
 
 _MODULE = "vllm.entrypoints.openai.api_server"
 _PROBE = "import importlib.util, sys; sys.exit(0 if importlib.util.find_spec('vllm') else 3)"
 _NO_VLLM_EXIT = 3
 _PROBE_LIMIT_S = 60.0
+_LOG_LINES = 400
 _HOW_TO_GET = (
     "Make it an environment (`python3 -m venv ~/vllm && ~/vllm/bin/pip install vllm`) and set "
     'python = "~/vllm/bin/python" in the tier.'
@@ -33,13 +34,59 @@ class VllmEngine(LocalEngine):
     kind = "vllm"
     reuse_streams: ClassVar[bool] = True
     last_boot_line: ClassVar[str] = "Starting vLLM"
+    # Steps alone do not do: a long prompt takes many that answer nothing, and only the cache fills meanwhile.
+    counters: ClassVar[frozenset[str]] = frozenset(
+        {
+            "vllm:iteration_tokens_total_count",
+            "vllm:prompt_tokens_total",
+            "vllm:generation_tokens_total",
+            "vllm:kv_cache_usage_perc",
+        }
+    )
     _tier: VllmTier
 
     def __init__(self, tier: VllmTier, config: Config) -> None:
         super().__init__(tier, config)
         self._launcher: list[str] = []
+        self._lowered = _shrink.Lowered()
+        self._rest: Rest | None = None
+
+    @property
+    def rests(self) -> frozenset[Rest]:
+        """Stop, and both levels of sleep where sleep mode is on."""
+        sleeps = {Rest.SLEEP_1, Rest.SLEEP_2} if _vllm_sleep.enabled(self._tier) else set()
+        return frozenset({Rest.STOP} | sleeps)
+
+    async def sleep(self, rest: Rest) -> None:
+        """Put the model to sleep; see ``Engine.sleep``."""
+        if rest is Rest.STOP or rest not in self.rests:
+            raise EngineFailed(f"vllm serving {self.model} knows no {rest}")
+        self._rest = rest
+        await self._sleeper().sleep(rest)
+
+    async def wake(self) -> None:
+        """Wake the model; see ``Engine.wake``."""
+        await self._sleeper().wake(self._rest)
+        self._rest = None
+
+    def _sleeper(self) -> _vllm_sleep.Sleeper:
+        return _vllm_sleep.Sleeper(
+            self._connected(),
+            model=self.model,
+            limit_s=self._tier.start_timeout_s,
+            log=lambda: self.log_tail(_LOG_LINES),
+        )
+
+    def shrink(self) -> str | None:
+        """Have starts ask for less; see ``Engine.shrink``."""
+        found = _shrink.for_vllm(self._tier, self._failure_once(), self.boot_figures(), self._lowered)
+        if found is None:
+            return None
+        self._lowered, words = found
+        return words
 
     async def _check(self) -> None:
+        self._rest = None
         self._served_model()
         self._launcher = await self._found_launcher()
 
@@ -135,10 +182,17 @@ class VllmEngine(LocalEngine):
         command += ["--disable-uvicorn-access-log"]
         if tier.pipeline_parallel_size > 1:
             command += ["--pipeline-parallel-size", str(tier.pipeline_parallel_size)]
-        if tier.context_tokens is not None:
-            command += ["--max-model-len", str(tier.context_tokens)]
-        if tier.gpu_memory_utilization is not None:
-            command += ["--gpu-memory-utilization", str(tier.gpu_memory_utilization)]
+        lowered = self._lowered
+        for flag, value in (
+            ("--max-model-len", tier.context_tokens or lowered.context_tokens),
+            ("--gpu-memory-utilization", tier.gpu_memory_utilization or lowered.gpu_memory_utilization),
+            ("--max-num-batched-tokens", lowered.max_batched_tokens),
+            ("--max-num-seqs", lowered.max_sequences),
+        ):
+            if value is not None:
+                command += [flag, str(value)]
+        if _vllm_sleep.flag_missing(tier):
+            command += [_vllm_sleep.FLAG]
         if tier.trust_remote_code:
             command += ["--trust-remote-code"]
         return command + tier.flags
@@ -150,6 +204,8 @@ class VllmEngine(LocalEngine):
             # Kernels are built while it starts; the tools for that are in its own environment.
             folder = str(self._config.resolve(program).parent)
             env["PATH"] = os.pathsep.join([folder, env.get("PATH", os.defpath)])
+        if _vllm_sleep.enabled(self._tier):
+            env[_vllm_sleep.DEV_MODE] = "1"
         return env
 
     async def _asked_version(self, wire: Wire) -> str | None:

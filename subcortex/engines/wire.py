@@ -24,6 +24,7 @@ _KEEPALIVE_S = 3.0
 _CONNECT_S = 10.0
 _PROBE_S = 5.0
 _ERROR_BYTES = 64 * 1024
+_PROBE_BYTES = 1024 * 1024
 _READ_BYTES = 1024 * 1024
 _BROKEN_OFF = "the engine closed the connection in the middle of the answer"
 _HEADERS = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
@@ -77,10 +78,20 @@ class Wire:
         Raises:
             OSError, TimeoutError, aiohttp.ClientError: As they come; it is a probe.
         """
-        limit = aiohttp.ClientTimeout(total=timeout_s)
-        async with self._opened().get(url, headers=self._headers, timeout=limit) as response:
-            raw = await response.content.read(16 * _ERROR_BYTES)
-            return response.status, _json_or_text(raw)
+        return await self._probe("GET", url, None, timeout_s)
+
+    async def post(
+        self, url: str, body: dict[str, Any] | None = None, *, timeout_s: float = _PROBE_S
+    ) -> tuple[int, Any]:
+        """Return status and answer of a POST of ``body`` (JSON; None: empty), as ``get`` does."""
+        return await self._probe("POST", url, None if body is None else json.dumps(body).encode(), timeout_s)
+
+    async def _probe(self, method: str, url: str, data: bytes | None, timeout_s: float) -> tuple[int, Any]:
+        limit = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_S)
+        async with self._opened().request(
+            method, url, data=data, headers=self._headers, timeout=limit
+        ) as response:
+            return response.status, _json_or_text(await _at_most(response, _PROBE_BYTES))
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Delta, None]:
         """Stream the answer; closing the iterator closes the connection, which aborts the request.
@@ -162,7 +173,7 @@ class Wire:
         return session
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> Exception:
-        body = _json_or_text(await response.content.read(_ERROR_BYTES))
+        body = _json_or_text(await _at_most(response, _ERROR_BYTES))
         return self._refused(response.status, body, response.headers.get("Retry-After"))
 
     def _refused(self, status: int, body: Any, retry_after: str | None = None) -> Exception:
@@ -178,6 +189,15 @@ class Wire:
     def _failed(self, message: str, *, transient: bool = False) -> EngineFailed:
         # A connection that breaks says nothing of the request: before its first token it may be sent again.
         return EngineFailed(message, log_tail=self._log_tail(), transient=transient)
+
+
+async def _at_most(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+    # A single read gives what has arrived so far, not what comes.
+    parts, size = [], 0
+    while size < limit_bytes and (part := await response.content.read(limit_bytes - size)):
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
 
 
 def _timed_out(error: Exception) -> bool:

@@ -1,0 +1,45 @@
+"""A server's own counters, as Prometheus text, and whether they have moved. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+
+def figures(text: str, names: Collection[str]) -> dict[str, float]:
+    """Return the named metrics, each summed over its labels; those that are not there are left out."""
+    found: dict[str, float] = {}
+    for line in text.splitlines():
+        name = line.partition("{")[0].partition(" ")[0]
+        if name not in names:
+            continue
+        # A label may hold spaces and brackets; a time may follow the value.
+        words = line[len(name) :].rpartition("}")[2].split()
+        try:
+            value = float(words[0])
+        except (IndexError, ValueError):
+            continue
+        if math.isfinite(value):
+            found[name] = found.get(name, 0.0) + value
+    return found
+
+
+class Heart:
+    """Counts the looks at which figures had moved since the look before."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] | None = None
+        self._beats = 0
+
+    def beat(self, seen: dict[str, float] | None, *, busy: bool = False) -> int:
+        """Return the count after this look.
+
+        Args:
+            seen: The figures; None if the engine was too busy to tell them.
+            busy: It was seen at work in another way.
+        """
+        moved = seen is not None and self._last is not None and seen != self._last
+        if seen is not None:
+            self._last = seen
+        self._beats += moved or busy
+        return self._beats
