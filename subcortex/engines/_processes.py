@@ -58,6 +58,12 @@ def alive(identity: Identity) -> bool:
     return found is not None and found.identity == identity and not found.zombie
 
 
+def held(identity: Identity) -> bool:
+    """Return whether the id is still that process's: it runs, or its parent has not asked how it ended."""
+    found = _stat(identity.pid)
+    return found is not None and found.identity == identity
+
+
 def marked(pid: int, mark: str) -> bool:
     """Return whether the process was started with that engine's mark."""
     return _marked(pid, f"{MARK_VARIABLE}={mark}".encode())

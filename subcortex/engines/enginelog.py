@@ -51,12 +51,19 @@ class LogPump:
         self._ending = threading.Event()
         self._on_lines: Callable[[list[str]], None] | None = None
 
-    def start(self, pipe: int, on_lines: Callable[[list[str]], None] | None = None) -> None:
-        """Read ``pipe`` until its end and close it; ``on_lines`` is called in the thread."""
+    def start(
+        self, pipe: int, on_lines: Callable[[list[str]], None] | None = None, *, resume: bool = False
+    ) -> None:
+        """Read ``pipe`` until its end and close it; ``on_lines`` is called in the thread.
+
+        With ``resume`` the output goes on where another pump left off; otherwise the log begins anew.
+        """
         self._on_lines = on_lines
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if self.path.exists() and self.path.stat().st_size:
+            if resume:
+                self._remember(self._end_of_file())
+            elif self.path.exists() and self.path.stat().st_size:
                 self._rotate()
         self._thread = threading.Thread(
             target=self._run, args=(pipe,), name=f"log {self.path.name}", daemon=True
@@ -106,6 +113,11 @@ class LogPump:
             if self._file is not None:
                 os.close(self._file)
                 self._file = None
+
+    def _end_of_file(self) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(max(0, self.path.stat().st_size - _TAIL_BYTES))
+            return file.read()
 
     def _remember(self, data: bytes) -> None:
         data = data[-_TAIL_BYTES:]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -16,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from subcortex.engines import _processes, reap_leftovers
+from subcortex.engines import _processes, _remains, reap_leftovers
 from subcortex.engines.process import EngineProcess
 from subcortex.errors import EngineFailed
 
@@ -28,8 +27,8 @@ class Nursery:
         self.folder = folder
         self.started: list[EngineProcess] = []
 
-    def spawn(self, source: str, *arguments: str) -> EngineProcess:
-        process = EngineProcess.spawn(
+    async def spawn(self, source: str, *arguments: str) -> EngineProcess:
+        process = await EngineProcess.spawn(
             [sys.executable, "-c", textwrap.dedent(source), *arguments],
             env=dict(os.environ),
             folder=self.folder / "run" / "engines" / "fast",
@@ -63,7 +62,7 @@ def gone(pid: int) -> bool:
 
 
 async def test_a_child_that_ends_when_asked_is_asked_only(nursery: Nursery) -> None:
-    process = nursery.spawn(
+    process = await nursery.spawn(
         """
         import signal, sys
         signal.signal(signal.SIGTERM, lambda *_: (print("asked", flush=True), sys.exit(0)))
@@ -79,7 +78,7 @@ async def test_a_child_that_ends_when_asked_is_asked_only(nursery: Nursery) -> N
 
 
 async def test_a_child_that_ignores_the_asking_is_killed(nursery: Nursery) -> None:
-    process = nursery.spawn(
+    process = await nursery.spawn(
         """
         import signal
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -105,7 +104,7 @@ DESERTER = """
 
 
 async def test_grandchildren_go_too_wherever_they_went(nursery: Nursery) -> None:
-    process = nursery.spawn(DESERTER + "    signal.pause()")
+    process = await nursery.spawn(DESERTER + "    signal.pause()")
     pids = [int(pid) for pid in (await nursery.said(process))[0].split()]
     assert not any(gone(pid) for pid in pids)
     await process.stop(0.2)
@@ -113,7 +112,7 @@ async def test_grandchildren_go_too_wherever_they_went(nursery: Nursery) -> None
 
 
 async def test_what_a_dead_engine_left_behind_goes_when_it_is_stopped(nursery: Nursery) -> None:
-    process = nursery.spawn(DESERTER + "    unmarked.kill()\n    os.kill(os.getpid(), signal.SIGKILL)")
+    process = await nursery.spawn(DESERTER + "    unmarked.kill()\n    os.kill(os.getpid(), signal.SIGKILL)")
     marked, _, same_session = [int(pid) for pid in (await nursery.said(process))[0].split()]
     assert "SIGKILL" in await process.exited()
     assert not gone(marked)
@@ -124,7 +123,7 @@ async def test_what_a_dead_engine_left_behind_goes_when_it_is_stopped(nursery: N
 
 
 async def test_a_child_that_forks_while_it_is_being_ended_is_ended_whole(nursery: Nursery) -> None:
-    process = nursery.spawn(
+    process = await nursery.spawn(
         """
         import os, signal, subprocess, sys
         def flee(*_):
@@ -144,7 +143,7 @@ async def test_a_child_that_forks_while_it_is_being_ended_is_ended_whole(nursery
 
 
 async def test_a_flood_of_output_neither_blocks_nor_fills_the_disk(nursery: Nursery) -> None:
-    process = nursery.spawn(
+    process = await nursery.spawn(
         """
         import sys
         row = b"x" * 199 + b"\\n"
@@ -161,7 +160,7 @@ async def test_a_flood_of_output_neither_blocks_nor_fills_the_disk(nursery: Nurs
 
 
 async def test_shared_memory_of_a_killed_engine_is_given_back(nursery: Nursery) -> None:
-    process = nursery.spawn(
+    process = await nursery.spawn(
         """
         import os, signal
         from multiprocessing import resource_tracker, shared_memory
@@ -179,7 +178,7 @@ async def test_shared_memory_of_a_killed_engine_is_given_back(nursery: Nursery) 
 
 
 async def test_an_exit_and_its_code_are_seen(nursery: Nursery) -> None:
-    process = nursery.spawn("import sys; print('no such option', file=sys.stderr); sys.exit(3)")
+    process = await nursery.spawn("import sys; print('no such option', file=sys.stderr); sys.exit(3)")
     async with asyncio.timeout(30):
         assert await process.exited() == "exited with code 3"
     assert not process.running
@@ -188,7 +187,7 @@ async def test_an_exit_and_its_code_are_seen(nursery: Nursery) -> None:
 
 
 async def test_a_kill_from_outside_is_seen(nursery: Nursery) -> None:
-    process = nursery.spawn("import signal; print('up', flush=True); signal.pause()")
+    process = await nursery.spawn("import signal; print('up', flush=True); signal.pause()")
     await nursery.said(process)
     os.kill(process.info.pid, signal.SIGKILL)
     async with asyncio.timeout(30):
@@ -196,7 +195,7 @@ async def test_a_kill_from_outside_is_seen(nursery: Nursery) -> None:
 
 
 async def test_a_program_that_cannot_be_run_says_so(nursery: Nursery) -> None:
-    process = EngineProcess.spawn(
+    process = await EngineProcess.spawn(
         ["/no/such/program"],
         env={},
         folder=nursery.folder / "engine",
@@ -213,7 +212,7 @@ async def test_a_process_that_cannot_be_recorded_is_not_left_running(tmp_path: P
     (folder / "process.json.new").mkdir(parents=True)
     before = psutil.Process().children()
     with pytest.raises(EngineFailed, match="cannot record"):
-        EngineProcess.spawn(
+        await EngineProcess.spawn(
             [sys.executable, "-c", "import signal; signal.pause()"],
             env=dict(os.environ),
             folder=folder,
@@ -224,7 +223,7 @@ async def test_a_process_that_cannot_be_recorded_is_not_left_running(tmp_path: P
 
 async def test_the_child_is_what_the_command_says_with_nothing_of_ours_open(nursery: Nursery) -> None:
     secret = os.open("/dev/null", os.O_RDONLY)
-    process = nursery.spawn(
+    process = await nursery.spawn(
         """
         import os, signal, sys
         print(sorted(int(fd) for fd in os.listdir("/proc/self/fd"))[:4], os.getsid(0) == os.getpid())
@@ -241,7 +240,7 @@ async def test_the_child_is_what_the_command_says_with_nothing_of_ours_open(nurs
 
 
 async def test_stopping_twice_is_stopping_once(nursery: Nursery) -> None:
-    process = nursery.spawn("import signal; signal.pause()")
+    process = await nursery.spawn("import signal; signal.pause()")
     await process.stop(5.0)
     await process.stop(5.0)
     assert not (nursery.folder / "run" / "engines" / "fast" / "process.json").exists()
@@ -290,7 +289,7 @@ from pathlib import Path
 from subcortex.engines.process import EngineProcess
 async def main():
     folder = Path({str(folder)!r})
-    p = EngineProcess.spawn([sys.executable, "-c", {engine!r}], env=dict(os.environ),
+    p = await EngineProcess.spawn([sys.executable, "-c", {engine!r}], env=dict(os.environ),
                             folder=folder / "run/engines/fast", log_path=folder / "logs/fast.log")
     while not p.log.tail(): await asyncio.sleep(0.01)
     print(p.info.pid, p.log.tail(), sep="\\n", flush=True)
@@ -308,8 +307,8 @@ def test_a_stranger_with_a_recorded_id_is_left_alone(tmp_path: Path) -> None:
         folder = tmp_path / "engines" / "fast"
         folder.mkdir(parents=True)
         for start_ticks in (identity.start_ticks, identity.start_ticks + 1):
-            record = {"pid": stranger.pid, "start_ticks": start_ticks, "mark": "0" * 32}
-            (folder / "process.json").write_text(json.dumps(record))
+            claimed = _processes.Identity(stranger.pid, start_ticks)
+            _remains.write(folder, _remains.Record("0" * 32, engine=claimed, keeper=claimed))
             assert reap_leftovers(tmp_path) == []
             assert not (folder / "process.json").exists()
         assert stranger.poll() is None
