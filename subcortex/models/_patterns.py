@@ -31,7 +31,7 @@ _MOST_POSITIONS = 600
 #: The states of an automaton that are no set of positions: all is lost; it matched, whatever follows.
 DEAD, MATCHED = 0, -1
 #: A step over a known transition is 1; all that one file may ask for takes some tenths of a second.
-MOST_STEPS = 1_500_000
+MOST_STEPS = 1_000_000
 _PARSE_STEPS, _CALL_STEPS = 20, 12
 
 States = tuple[int, ...]

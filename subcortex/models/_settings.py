@@ -15,15 +15,18 @@ VLLM = "vLLM 0.26"
 _ENTRY_STEPS = 50
 #: Of one kind; a file may be wrong in as many places as it has lines.
 MOST_NOTES = 4
+#: Characters of what a file calls something.
+_MOST_NAMED = 120
 
 
 def refused(what: str, why: str = "") -> str:
     """Return the note for what vLLM does not load."""
-    return f"{VLLM} does not load {what}{f': {why}' if why else ''}."
+    return f"{VLLM} does not load {what[:_MOST_NAMED]}{f': {why}' if why else ''}."
 
 
 def plain(name: str, *notes: str) -> Method:
     """Return a method whose sizes are not known, counted as 16 bits."""
+    name = name[:_MOST_NAMED]
     note = f"Quantisation by {name} is not known here: weights are counted as 16 bits."
     return Method(Quantisation(name, 16), notes=(note, *notes))
 

@@ -26,6 +26,7 @@ __all__ = ["Method", "lacks_quantisation", "method_of", "requantised", "with_hf_
 
 Reader = Callable[[Config, Budget], Method]
 _BNB4_GROUP = 64
+_MOST_NAME = 60
 #: The keys that bitsandbytes had before methods were named.
 _OLD_BITSANDBYTES = ("load_in_4bit", "load_in_8bit")
 
@@ -49,7 +50,7 @@ def method_of(config: Config) -> Method:
     if not name:
         return _unnamed(found)
     reader = _READERS.get(name)
-    return reader(found, budget) if reader else _unknown(found, name)
+    return reader(found, budget) if reader else _unknown(found, name[:_MOST_NAME])
 
 
 def lacks_quantisation(config: Mapping[str, Any]) -> bool:
