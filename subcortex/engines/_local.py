@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -18,7 +20,7 @@ import psutil
 
 from subcortex import paths
 from subcortex.config import Config, LlamaCppTier, RemoteTier, VllmTier
-from subcortex.engines import _questions
+from subcortex.engines import _questions, _remains
 from subcortex.engines._metrics import Heart
 from subcortex.engines.enginelog import inert
 from subcortex.engines.process import EngineProcess, reap
@@ -110,20 +112,17 @@ class LocalEngine(ABC):
                     progress.report(text)
 
         progress.report("starting")
-        self._process = EngineProcess.spawn(
+        self._process = await EngineProcess.spawn(
             self._command(self._socket),
             env=self._env(),
             folder=self._folder,
             log_path=self._log_path,
             on_lines=tell,
+            adopt_s=self._config.fleet.adopt_s,
+            digest=self._digest(self._socket),
+            serves_on=str(self._socket),
         )
-        self._wire = Wire(
-            f"{_ORIGIN}/v1",
-            model=self._tier.name,
-            socket=self._socket,
-            reuse_streams=self.reuse_streams,
-            log_tail=self.log_tail,
-        )
+        self._wire = self._wired(self._socket)
         limit_s = self._tier.start_timeout_s
         try:
             async with asyncio.timeout(limit_s):
@@ -137,12 +136,61 @@ class LocalEngine(ABC):
                 log_tail=self.log_tail(),
             ) from None
         self._process.log.unhook()
+        self._process.note(version=self._version, boot=self._boot_lines)
         progress.report("ready")
 
     async def adopt(self, progress: Progress) -> bool:
-        """See ``Engine.adopt``."""
-        del progress
+        """Take over what a former daemon left, if it is what the config asks for; see ``Engine.adopt``."""
+        try:
+            adopted = await self._adopted()
+        except asyncio.CancelledError:
+            await asyncio.shield(asyncio.ensure_future(self._give_up()))
+            raise
+        if adopted:
+            progress.report("ready")
+        else:
+            await self._give_up()
+        return adopted
+
+    async def _adopted(self) -> bool:
+        adopt_s = self._config.fleet.adopt_s
+        # A record that cannot be read, a file that is not there: a start says better what is wrong.
+        with contextlib.suppress(ValueError, SubcortexError):
+            record = await asyncio.to_thread(_remains.read, self._folder)
+            if record is None or not adopt_s:
+                return False
+            await self._check()
+            socket = Path(record.socket)
+            if self._digest(socket) != record.digest:
+                return False
+            self._process = await EngineProcess.adopt(
+                self._folder, record, log_path=self._log_path, adopt_s=adopt_s
+            )
+            if self._process is None:
+                return False
+            self._socket, self._wire = socket, self._wired(socket)
+            self._version, self._boot_lines = record.version, list(record.boot)
+            return await self.healthy()
         return False
+
+    async def _give_up(self) -> None:
+        """End what could not be adopted."""
+        await self.stop(grace_s=_remains.LEFTOVER_GRACE_S)
+        await asyncio.to_thread(reap, self._folder)
+
+    def _wired(self, socket: Path) -> Wire:
+        return Wire(
+            f"{_ORIGIN}/v1",
+            model=self._tier.name,
+            socket=socket,
+            reuse_streams=self.reuse_streams,
+            log_tail=self.log_tail,
+        )
+
+    def _digest(self, socket: Path) -> str:
+        """Return what tells one start from another: the command, and the environment that the config sets."""
+        asked = [self._command(socket), self._tier.gpus, sorted(self._tier.env.items())]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
     @property
     def rests(self) -> frozenset[Rest]:
@@ -339,7 +387,7 @@ def _socket_path(folder: Path) -> Path:
     path = folder / "engine.sock"
     if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES:
         return path
-    return Path(tempfile.mkdtemp(prefix="subcortex-", dir="/tmp")) / "engine.sock"
+    return Path(tempfile.mkdtemp(prefix=_remains.SHORT_PREFIX, dir=_remains.SHORT_FOLDER)) / "engine.sock"
 
 
 def _tail_of_file(path: Path, lines: int) -> str:
