@@ -60,7 +60,9 @@ async def _serve(config: Config, ready_fd: int | None) -> None:
     runtime_dir = paths.private_folder(config.runtime_dir)
     _check_socket_path(config.socket_path)
     with lock.hold(runtime_dir):
-        for line in await asyncio.to_thread(engines.reap_leftovers, runtime_dir):
+        # A tier's own engine is left to it: it knows what to adopt, and ends what it does not want.
+        keep = [tier.name for tier in config.tiers] if config.fleet.adopt_s else []
+        for line in await asyncio.to_thread(engines.reap_leftovers, runtime_dir, keep):
             log.warning("reaped", what=line)
         foretold, machine = foresight(config), this_machine()
         async with Subcortex.open(config, predict=foretold, machine=machine) as mind:

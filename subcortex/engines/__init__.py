@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +39,8 @@ def environment(tier: LlamaCppTier | VllmTier, *, config: Config) -> dict[str, s
     return engine._env()
 
 
-def reap_leftovers(runtime_dir: Path) -> list[str]:
-    """End the engines that a dead daemon left; see ``process.reap_leftovers``."""
+def reap_leftovers(runtime_dir: Path, keep: Collection[str] = ()) -> list[str]:
+    """End the engines that a dead daemon left, all but the adoptable ones of the tiers in ``keep``."""
     from subcortex.engines import process
 
-    return process.reap_leftovers(runtime_dir)
+    return process.reap_leftovers(runtime_dir, keep)
