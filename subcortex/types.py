@@ -343,8 +343,9 @@ class DeviceLedger(_Model):
         foreign_mib: By processes that are not ours. Host memory: all that is used and not ours.
         unexplained_mib: Used and by no process that is shown: the driver, firmware, hidden processes.
             Slightly negative where processes share pages that each is charged for.
-        reserve_mib: Not to be planned with.
-        plannable_mib: Free for another engine: free, less the reserve and what tiers may still grow to.
+        reserve_mib: Kept free by every plan.
+        plannable_mib: What a plan may give another engine: what others and the driver leave, less the reserve
+            and what tiers may still grow to. 0 on a card in MIG mode.
     """
 
     name: str
