@@ -61,6 +61,7 @@ class Modules:
         self._numbers: dict[Mark, int] = {}
         self._by_number: list[Mark] = []
         self._known: dict[tuple[int, str], bool] = {}
+        self._ended: dict[tuple[int, States, str], bool] = {}
         self._within_known: dict[str, bool] = {}
 
     @staticmethod
@@ -243,14 +244,20 @@ class Modules:
         self._budget.spend(len(begins) // 2)
         if begins and tail.startswith(tuple(begins)):
             return True
-        spelled = _spelled(tail)
+        names = _spelled(tail)
         return any(
-            pattern.ends(pattern.after(each, name))
-            for index, found in states
-            for pattern in (self._patterns[index][0],)
-            for each in found
-            for name in spelled
+            self._ends(index, each, name) for index, found in states for each in found for name in names
         )
+
+    def _ends(self, index: int, states: States, tail: str) -> bool:
+        """Tell whether a pattern matches from a state on; layers mostly leave it in the same one."""
+        self._budget.spend(2)
+        key = (index, states, tail)
+        known = self._ended.get(key)
+        if known is None:
+            pattern = self._patterns[index][0]
+            known = self._ended[key] = pattern.ends(pattern.after(states, tail))
+        return known
 
     def _mark_of(self, number: int) -> Mark:
         if len(self._by_number) < len(self._numbers):
