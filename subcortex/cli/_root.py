@@ -18,6 +18,7 @@ COMMANDS = {
     "up": "fleet",
     "down": "fleet",
     "ps": "fleet",
+    "yield": "yielding",
     "plan": "plan",
     "logs": "logs",
     "think": "think",

@@ -11,8 +11,9 @@ import click
 
 from subcortex.cli import _output
 from subcortex.cli._options import common_options, load_config
+from subcortex.cli._ps_view import WARNING, state_words, styled_lines
 from subcortex.errors import ConfigError, DaemonUnreachable, DoesNotFit, EngineFailed, SubcortexError
-from subcortex.types import Ledger, Status, TierShare, TierState, TierStatus
+from subcortex.types import Status, TierState, TierStatus
 
 if TYPE_CHECKING:
     from subcortex.client import Client
@@ -20,10 +21,16 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.1
 _SETTLED = (TierState.READY, TierState.ASLEEP, TierState.FAILED)
+#: Between two starts nothing moves either; a tier that has waited so long does so for want of room; seconds.
+_QUIET_S = 3.0
+_COMING = (TierState.STARTING, TierState.WAKING)
 _COLOURS = {
     TierState.READY: "green",
     TierState.ASLEEP: "cyan",
     TierState.STARTING: "yellow",
+    TierState.WAKING: "yellow",
+    TierState.DRAINING: "yellow",
+    TierState.SLEEPING: "yellow",
     TierState.BACKING_OFF: "yellow",
     TierState.FAILED: "red",
 }
@@ -81,17 +88,30 @@ def _wait_for_tiers(client: Client, config: Config, *, quiet: bool) -> Status:
     view: _Silent | _Lines | _Live
     view = _Silent() if quiet else _Live() if _output.coloured(sys.stderr) else _Lines()
     with view:
+        quiet_since_s = time.monotonic()
         while True:
             status = client.status()
             view.show(status.tiers)
-            if all(tier.state in _SETTLED for tier in _eager(status, config)):
+            eager = _eager(status, config)
+            if all(tier.state in _SETTLED for tier in eager):
+                return status
+            if not _crowded_out(eager, status):
+                quiet_since_s = time.monotonic()
+            elif time.monotonic() - quiet_since_s > _QUIET_S:
                 return status
             time.sleep(_POLL_S)
 
 
+def _crowded_out(eager: list[TierStatus], status: Status) -> bool:
+    """Return whether nothing is on its way and what is not up says why: others have its room."""
+    left = [tier for tier in eager if tier.state not in _SETTLED]
+    at_rest = all(tier.state in (*_SETTLED, TierState.STOPPED) for tier in status.tiers)
+    return at_rest and all(tier.waits_for for tier in left)
+
+
 def _line(tier: TierStatus) -> str:
-    words = f"{tier.name}: {tier.state.value.replace('_', ' ')}"
-    detail = tier.progress if tier.state is TierState.STARTING else tier.error
+    words = f"{tier.name}: {state_words(tier)}"
+    detail = tier.progress if tier.state is TierState.STARTING else tier.error or tier.waits_for
     detail = None if detail == tier.state.value else detail
     return _output.clipped(_output.inert(f"{words}, {detail}" if detail else words), 300)
 
@@ -152,7 +172,7 @@ class _Live(_Silent):
             if state is not tier.state:
                 since = now
                 self._since[tier.name] = (tier.state, now)
-            waited = f" ({now - since:.0f} s)" if tier.state is TierState.STARTING else ""
+            waited = f" ({now - since:.0f} s)" if tier.state in _COMING else ""
             line = _output.clipped(_line(tier), self._console.width - len(waited)) + waited
             lines.append(Text(line, style=_COLOURS.get(tier.state, "default")))
         self._live.update(Text("\n").join(lines), refresh=True)
@@ -204,72 +224,26 @@ def down_command(config_file: Path | None, as_json: bool) -> None:
 
 
 @click.command("ps")
+@click.option("-w", "--watch", "watching", is_flag=True, help="Stay, and show what changes.")
 @common_options
-def ps_command(config_file: Path | None, as_json: bool) -> None:
-    """Show the daemon, the state of each tier, and who holds the memory."""
+def ps_command(config_file: Path | None, as_json: bool, watching: bool) -> None:
+    """Show the daemon, the state of each tier, and who holds the memory.
+
+    With `--watch` on a terminal the view follows what happens; elsewhere each event is a line, with `--json`
+    one JSON object. Ends when the daemon stops, or with Ctrl-C.
+    """
     from subcortex.client import Client
 
-    status = Client(load_config(config_file)).status()
+    client = Client(load_config(config_file))
+    if watching:
+        from subcortex.cli._ps_watch import watch
+
+        watch(client, as_json=as_json)
+        return
+    status = client.status()
     if as_json:
         _output.print_json(status)
         return
-    daemon = status.daemon
-    _output.say(
-        f"daemon {daemon.version}, pid {daemon.pid}, up {_output.seconds(daemon.uptime_s)}, "
-        f"journal {daemon.journal}, {daemon.socket}"
-    )
-    header = ("TIER", "ENGINE", "STATE", "UP", "SERVED", "AT WORK", "WAITING", "RESTARTS", "MEMORY", "MODEL")
-    rows = [_row(tier) for tier in status.tiers]
-    for line in _output.table(header, rows, right=(3, 4, 5, 6, 7, 8)):
-        _output.say(line)
-    for tier in status.tiers:
-        detail = tier.error or tier.progress
-        if detail and tier.state is not TierState.READY:
-            _output.say(f"{tier.name}: {_output.clipped(_output.inert(detail), 300)}")
-    for line in _ledger_lines(status.ledger):
-        _output.say(line)
-
-
-def _ledger_lines(ledger: Ledger) -> list[str]:
-    """Return a table of who holds each device: a row a tier, then the others, then what is left."""
-    rows: list[list[str]] = []
-    for device in ledger.devices:
-        name = device.name if device.gpu_index is None else f"GPU {device.gpu_index} {device.name}"
-        device_rows = [_share_row(share) for share in device.tiers]
-        for process in device.foreign:
-            held = "?" if process.mib is None else _mib(process.mib)
-            device_rows.append([f"{process.name or 'process'} ({process.pid})", "", held, "", ""])
-        if device.foreign_mib and not device.foreign:
-            device_rows.append(["others", "", _mib(device.foreign_mib), "", ""])
-        if round(device.unexplained_mib):
-            device_rows.append(["unexplained", "", _mib(device.unexplained_mib), "", ""])
-        note = f"of {_mib(device.total_mib)}"
-        if round(device.plannable_mib) != round(device.free_mib):
-            note += f", {_mib(device.plannable_mib)} to plan with"
-        if device.reserve_mib:
-            note += f", {_mib(device.reserve_mib)} kept free"
-        device_rows.append(["free", "", _mib(device.free_mib), "", note])
-        rows += [[name if not place else "", *row] for place, row in enumerate(device_rows)]
-    header = ("DEVICE", "HOLDER", "PLANNED", "TAKEN", "DIFFERENCE", "")
-    return ["", *_output.table(header, rows, right=(2, 3, 4))] if rows else []
-
-
-def _share_row(share: TierShare) -> list[str]:
-    planned = "-" if share.planned_mib is None else _mib(share.planned_mib)
-    taken = "?" if share.taken_mib is None else _mib(share.taken_mib)
-    difference = "-" if share.difference_mib is None else f"{share.difference_mib:+.0f} MiB"
-    return [share.tier, planned, f"~{taken}" if share.assumed else taken, difference, ""]
-
-
-def _row(tier: TierStatus) -> list[str]:
-    counts = [str(number) for number in (tier.served, tier.in_flight, tier.queued, tier.restarts)]
-    state = tier.state.value.replace("_", " ")
-    return [tier.name, tier.engine, state, _output.seconds(tier.uptime_s), *counts, _memory(tier), tier.model]
-
-
-def _memory(tier: TierStatus) -> str:
-    return "-" if tier.memory_mib is None else _mib(tier.memory_mib)
-
-
-def _mib(mib: float) -> str:
-    return f"{mib:.0f} MiB" if abs(mib) < 1024 else f"{mib / 1024:.1f} GiB"
+    for line, style in styled_lines(status):
+        warning = style == WARNING
+        _output.say(_output.style(line, sys.stdout, fg="yellow", bold=True) if warning else line)

@@ -10,7 +10,7 @@ import subprocess
 import psutil
 import pytest
 
-from subcortex.cli.fleet import _ledger_lines
+from subcortex.cli._ps_view import ledger_lines
 from subcortex.cli.logs import tail
 from subcortex.types import DeviceLedger, ForeignProcess, Ledger, TierShare
 from tests.cli.helpers import COMMAND, run, run_on_terminal
@@ -83,7 +83,7 @@ def test_the_ledger_is_a_table_that_fits_two_cards():
             DeviceLedger(name="GTX 1060", gpu_index=1, total_mib=3072, used_mib=0, plannable_mib=3072),
         ]
     )
-    assert [" ".join(line.split()) for line in _ledger_lines(ledger)] == [
+    assert [" ".join(line.split()) for line in ledger_lines(ledger)] == [
         "",
         "DEVICE HOLDER PLANNED TAKEN DIFFERENCE",
         "GPU 0 RTX 3060 Ti fast 4.9 GiB 5.0 GiB +100 MiB",
@@ -95,7 +95,7 @@ def test_the_ledger_is_a_table_that_fits_two_cards():
         "free 1.2 GiB of 8.0 GiB, 1000 MiB to plan with, 640 MiB kept free",
         "GPU 1 GTX 1060 free 3.0 GiB of 3.0 GiB",
     ]
-    assert _ledger_lines(Ledger()) == []
+    assert ledger_lines(Ledger()) == []
 
 
 def _ended(pid: int) -> bool:
