@@ -170,8 +170,14 @@ class LocalEngine(ABC):
                 return False
             self._socket, self._wire = socket, self._wired(socket)
             self._version, self._boot_lines = record.version, list(record.boot)
-            return await self.healthy()
+            with contextlib.suppress(OSError, TimeoutError, aiohttp.ClientError):
+                # One that was put to sleep has given up its room, which may be another's by now.
+                return await self.healthy() and await self._awake()
         return False
+
+    async def _awake(self) -> bool:
+        """Return whether the server, which is healthy, is not asleep."""
+        return True
 
     async def _give_up(self) -> None:
         """End what could not be adopted."""

@@ -109,6 +109,11 @@ class Sleeper:
                 raise self._no_room(said) from error
             raise
 
+    async def awake(self) -> bool:
+        """Return whether it says that it is awake."""
+        status, body = await self._wire.get(f"{_ORIGIN}/is_sleeping")
+        return status == 200 and isinstance(body, dict) and body.get("is_sleeping") is False
+
     async def _within(self, doing: str, work: Any) -> None:
         try:
             async with asyncio.timeout(self._limit_s):

@@ -69,6 +69,9 @@ class VllmEngine(LocalEngine):
         await self._sleeper().wake(self._rest)
         self._rest = None
 
+    async def _awake(self) -> bool:
+        return not _vllm_sleep.enabled(self._tier) or await self._sleeper().awake()
+
     def _sleeper(self) -> _vllm_sleep.Sleeper:
         return _vllm_sleep.Sleeper(
             self._connected(),
