@@ -27,10 +27,18 @@ from subcortex.vram.ledger import GpuProcess, Holding, HostMemory, ledger, plann
 Predict = Callable[[Tier], Prediction | None]
 
 _SECRET = re.compile(r"key|token(?!s|ize)|secret|password", re.IGNORECASE)
-#: Of a machine's description, what changes by the minute.
+#: Of a machine's description, what changes by the minute. The names of other programs are among it.
 _PASSING: Any = {
-    "gpus": {"__all__": {"memory_used_mib"}},
+    "gpus": {
+        "__all__": {
+            *("memory_used_mib", "processes", "sm_clock_mhz", "memory_clock_mhz", "temperature_c"),
+            *("power_draw_w", "pcie_generation", "display_active", "unread"),
+        }
+    },
+    "host": {"swap_free_mib": True, "numa_nodes": {"__all__": {"memory_free_mib"}}},
     "host_memory_available_mib": True,
+    "problem": True,
+    "taken_at": True,
 }
 #: Of a tier's configuration, what may decide its memory.
 _SETTINGS = {

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from subcortex.cli.fleet import _ledger_lines
+from subcortex.cli._ps_view import ledger_lines
 from subcortex.config import Config, Tier, parse
 from subcortex.errors import DoesNotFit, SubcortexError
-from subcortex.hardware import Gpu, Hardware
+from subcortex.hardware import Gpu, GpuProcess, Hardware, Host
+from subcortex.hardware.model import NumaNode
 from subcortex.journal import BootRecord, Reader
 from subcortex.mind import Subcortex
 from subcortex.mind.boots import Machine
@@ -198,6 +200,59 @@ async def test_a_restart_is_a_boot_of_its_own(tmp_path: Path, monkeypatch: pytes
     assert first.error is None
 
 
+async def test_a_machine_that_has_only_grown_warmer_is_kept_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("subcortex.fleet.machine._FIRST_DELAY_S", 0.001)
+    looks = 0
+
+    def look() -> Hardware:
+        nonlocal looks
+        looks += 1
+        gpus = tuple(
+            gpu.model_copy(
+                update={
+                    "memory_used_mib": 100.0 * looks,
+                    "temperature_c": 30 + looks,
+                    "power_draw_w": 70.0 + looks,
+                    "sm_clock_mhz": 300 + looks,
+                    "memory_clock_mhz": 400 + looks,
+                    "pcie_generation": 1 + looks % 4,
+                    "display_active": looks % 2 == 0,
+                    "unread": ("temperature_c",) * (looks % 2),
+                    "processes": (GpuProcess(pid=looks, name="diary"),),
+                }
+            )
+            for gpu in CARDS
+        )
+        nodes = (NumaNode(index=0, cores="0-7", memory_total_mib=64000, memory_free_mib=1000.0 * looks),)
+        host = Host(swap_total_mib=1000, swap_free_mib=looks, kernel="6.8", numa_nodes=nodes)
+        now = datetime(2026, 11, 1, tzinfo=UTC) + timedelta(minutes=looks)
+        passing = {"gpus": gpus, "host": host, "taken_at": now, "host_memory_available_mib": 1000.0 * looks}
+        return SEEN.model_copy(update=passing)
+
+    engine = ScriptedEngine("models/8b")
+    tiers = [config(tmp_path).tiers[0].model_copy(update={"max_restarts": 3})]
+    async with Subcortex.open(
+        config(tmp_path).model_copy(update={"tiers": tiers}),
+        create=lambda tier: engine,
+        machine=Machine(look),
+    ) as mind:
+        first = await settled(mind)
+        engine.die()
+        async with asyncio.timeout(5):
+            while engine.started < 2:
+                await asyncio.sleep(0.001)
+        second = await settled(mind)
+        with Reader.open(mind.config.database_path) as reader:
+            machine = reader.hardware(first.hardware or "")
+    assert (looks, first.id != second.id, first.hardware) == (2, True, second.hardware)
+    assert machine is not None
+    assert "diary" not in str(machine)
+    assert machine["host"]["numa_nodes"] == [{"index": 0, "cores": "0-7", "memory_total_mib": 64000}]
+    assert (machine["host"]["kernel"], machine["gpus"][1]["memory_total_mib"]) == ("6.8", 143771)
+
+
 async def test_the_ledger_holds_plans_against_cards(tmp_path: Path) -> None:
     engine = ScriptedEngine("models/8b")
     async with mind_of(tmp_path, engine, predict=lambda tier: PREDICTION) as mind:
@@ -223,7 +278,7 @@ async def test_the_ledger_and_ps_keep_free_what_the_plan_does(tmp_path: Path) ->
         142131.0,
         57952.0,
     ]
-    notes = [" ".join(line.split()) for line in _ledger_lines(found) if "free" in line.split()]
+    notes = [" ".join(line.split()) for line in ledger_lines(found) if "free" in line.split()]
     assert notes == [
         "GPU 0 NVIDIA H200 free 140.4 GiB of 140.4 GiB, 139.7 GiB to plan with, 128 MiB kept free",
         "free 139.4 GiB of 140.4 GiB, 138.8 GiB to plan with, 640 MiB kept free",
