@@ -308,7 +308,9 @@ class Mixture:
         gated: Experts have a gate beside the up-projection.
         bias: Experts and router have biases (gpt-oss).
         router_bytes: Of one of the router's weights.
-        correction: The router has a float32 bias that balances the load.
+        correction: The router has a bias that balances the load.
+        correction_bytes: Of an element of that.
+        idle: Experts without weights, which the router knows all the same (LongCat).
         module: Its name in the layer.
     """
 
@@ -321,6 +323,8 @@ class Mixture:
     bias: bool = False
     router_bytes: int = PLAIN
     correction: bool = False
+    correction_bytes: int = FLOAT32
+    idle: int = 0
     module: str = "mlp"
 
     def kept(self) -> Experts:
@@ -329,10 +333,11 @@ class Mixture:
 
     def tensors(self, at: Place) -> Iterator[Tensor]:
         """Yield the router, what is shared, and one expert with their count."""
-        router = at.hidden * self.count
+        ways = self.count + self.idle
+        router = at.hidden * ways
         size = self.router_bytes * router
-        extra = self.count * ((PLAIN if self.bias else 0) + (FLOAT32 if self.correction else 0))
-        own = self.count * (self.bias + self.correction)
+        extra = ways * ((PLAIN if self.bias else 0) + (self.correction_bytes if self.correction else 0))
+        own = ways * (self.bias + self.correction)
         yield Tensor(f"{self.module}.router", router + own, size + extra, Split.WHOLE)
         if self.shared:
             yield from Dense(self.shared, self.gated, module=f"{self.module}.shared_experts").tensors(at)
@@ -358,18 +363,3 @@ class Mixture:
             yield Tensor(
                 f"{self.module}.experts.whole", outer, whole, Split.WHOLE, count=self.count, expert=True
             )
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """Attention whose weights stand elsewhere: it keeps keys and values in this layer all the same."""
-
-    of: GroupedQuery
-
-    def kept(self) -> Attention:
-        """Return what it keeps of a token."""
-        return self.of.kept()
-
-    def tensors(self, at: Place) -> Iterator[Tensor]:
-        """Yield nothing."""
-        return iter(())

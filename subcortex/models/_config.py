@@ -31,6 +31,11 @@ class Config:
         self._where = where
         self._file = file or name
 
+    @property
+    def file(self) -> str:
+        """The file it came from, for errors."""
+        return self._file
+
     def __contains__(self, key: str) -> bool:
         """Tell whether ``key`` has a value other than null."""
         return self.values.get(key) is not None

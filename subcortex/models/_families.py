@@ -12,6 +12,18 @@ from subcortex.models._config import MOST_EXPERTS, Config
 from subcortex.models._plan import Plan, hidden_of, layers_of, vocabulary_of
 from subcortex.models._rotary import context_of, positions_of, tables_of
 from subcortex.models._styles import BIAS_DEFAULTS, LLAMA, STYLES, Bias, Style
+from subcortex.models._unfamiliar import doubts
+
+#: Families with latent attention, by ``model_type``.
+LATENT_KINDS = (
+    "deepseek_v2",
+    "deepseek_v3",
+    "deepseek_v32",
+    "glm4_moe_lite",
+    "kimi_k2",
+    "minicpm3",
+    "pangu_ultra_moe",
+)
 
 
 def plain(config: Config, kind: str) -> Plan:
@@ -22,7 +34,7 @@ def plain(config: Config, kind: str) -> Plan:
         kind: Its ``model_type``; one without a style counts as a Llama, with a note.
     """
     style = STYLES.get(kind, LLAMA)
-    notes = () if kind in STYLES else (_unknown_note(config, kind),)
+    notes = tuple(doubts(config, kind, familiar=kind in STYLES))
     hidden, count = hidden_of(config), layers_of(config)
     attentions = _attentions(config, style, kind, count)
     feeds = _feeds(config, style, kind, count)
@@ -30,7 +42,7 @@ def plain(config: Config, kind: str) -> Plan:
     shared = tuple(((attention, feed, norm)) for attention, feed in zip(attentions, feeds, strict=True))
     head_dim = attentions[0].key_dim
     positions = positions_of(config)
-    beside = []
+    beside: list[Block] = []
     if style.positions is not None:
         width = positions + style.positions
         beside.append(Norms(width * hidden, name="embed_positions"))
@@ -65,11 +77,6 @@ def plain(config: Config, kind: str) -> Plan:
         context=context_of(config, scaled=kind.startswith("gemma3")),
         notes=notes,
     )
-
-
-def _unknown_note(config: Config, kind: str) -> str:
-    label = kind or "unnamed"
-    return f"Models of type {label} are not known here: counted as a Llama with the config's figures."
 
 
 def _norms(config: Config, style: Style, kind: str) -> int:
@@ -272,9 +279,11 @@ def latent(config: Config, kind: str) -> Plan:
     )
     feeds = _feeds(config, style, kind, count)
     norms = Norms(2 * hidden)
-    notes: tuple[str, ...] = ()
+    notes = tuple(doubts(config, kind, familiar=kind in LATENT_KINDS, like="DeepSeek's latent attention"))
+    if config.integer("index_topk", default=0, least=0):
+        notes += ("Its index over tokens is not counted: weights and cache are lower bounds.",)
     if config.integer("num_nextn_predict_layers", default=0, least=0, most=64):
-        notes = ("Its layers for multi-token prediction are not loaded unless asked for, and not counted.",)
+        notes += ("Its layers for multi-token prediction are not loaded unless asked for, and not counted.",)
     return Plan(
         hidden=hidden,
         vocabulary=vocabulary_of(config),

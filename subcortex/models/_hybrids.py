@@ -8,16 +8,18 @@ from __future__ import annotations
 from dataclasses import replace
 from math import ceil
 
-from subcortex.models._blocks import Block, Dense, GroupedQuery, Kept, Mixture, Norms
+from subcortex.models._beside import Kept
+from subcortex.models._blocks import Block, Dense, GroupedQuery, Mixture, Norms
 from subcortex.models._config import MOST_EXPERTS, MOST_LAYERS, Config
 from subcortex.models._families import mixture_of, round_up, sparse_layers
 from subcortex.models._plan import Blocks, Plan, hidden_of, layers_of, vocabulary_of
-from subcortex.models._recurrent import DeltaNet, Mamba1, Mamba2, ShortConv
+from subcortex.models._recurrent import Mamba1, Mamba2, ShortConv
 from subcortex.models._rotary import context_of, tables_of
 from subcortex.models._styles import Style
 from subcortex.models.shape import Split
 
-_ATTENTION = ("attention", "full_attention", "hybrid")
+ATTENTION = ("attention", "full_attention", "hybrid")
+_MIXERS = ("mamba", "mamba2", "linear_attention", "conv")
 _STYLE = Style()
 #: Nemotron-H's newer names for its layers, as letters of its pattern.
 _LETTERS = {
@@ -30,7 +32,7 @@ _LETTERS = {
 }
 
 
-def _attention(config: Config, *, module: str = "self_attn") -> GroupedQuery:
+def attention_of(config: Config, *, module: str = "self_attn") -> GroupedQuery:
     hidden = hidden_of(config)
     heads = config.integer("num_attention_heads", most=2**16)
     kv_heads = config.integer("num_key_value_heads", default=heads, most=2**16)
@@ -41,7 +43,7 @@ def _attention(config: Config, *, module: str = "self_attn") -> GroupedQuery:
     return GroupedQuery(heads, kv_heads, size, size, bias=bias, out_bias=bias, module=module)
 
 
-def _plan(config: Config, layers: list[Blocks], *, tied: bool = False, rotary: bool = True) -> Plan:
+def plan_of(config: Config, layers: list[Blocks], *, tied: bool = False, rotary: bool = True) -> Plan:
     hidden = hidden_of(config)
     attention = next((b for layer in layers for b in layer if isinstance(b, GroupedQuery)), None)
     tables = tables_of(config, attention.key_dim) if attention and rotary else ()
@@ -74,10 +76,14 @@ def _mamba2(config: Config) -> Mamba2:
     )
 
 
-def _types(config: Config, count: int) -> list[str] | None:
+def types_of(config: Config, count: int) -> list[str] | None:
     found = config.items("layer_types", str) or config.items("layers_block_type", str)
     if found is not None and len(found) < count:
         raise config.wrong("layer_types", found, f"as long as there are layers, {count}")
+    # A kind that is neither would silently be counted as a state.
+    unknown = sorted(set((found or [])[:count]) - {*ATTENTION, *_MIXERS})
+    if unknown:
+        raise config.wrong("layer_types", unknown[0], f"one of {', '.join((*ATTENTION, *_MIXERS))}")
     return found
 
 
@@ -96,7 +102,7 @@ def mamba(config: Config, kind: str) -> Plan:
         module="mixer",
     )
     layers: list[Blocks] = [(mixer, Norms(hidden))] * layers_of(config)
-    return replace(_plan(config, layers, tied=kind == "mamba"), path="backbone.layers")
+    return replace(plan_of(config, layers, tied=kind == "mamba"), path="backbone.layers")
 
 
 def mamba2(config: Config, kind: str) -> Plan:
@@ -113,7 +119,7 @@ def mamba2(config: Config, kind: str) -> Plan:
         module="mixer",
     )
     layers: list[Blocks] = [(mixer, Norms(hidden))] * layers_of(config)
-    return replace(_plan(config, layers), path="backbone.layers")
+    return replace(plan_of(config, layers), path="backbone.layers")
 
 
 def jamba(config: Config, kind: str) -> Plan:
@@ -129,7 +135,7 @@ def jamba(config: Config, kind: str) -> Plan:
         conv_bias=config.flag("mamba_conv_bias", default=True),
         norms=True,
     )
-    attention = _attention(config)
+    attention = attention_of(config)
     width = config.integer("intermediate_size")
     experts = config.integer("num_experts", default=16, least=0, most=MOST_EXPERTS)
     dense: Block = Dense(width, module="feed_forward")
@@ -147,7 +153,7 @@ def jamba(config: Config, kind: str) -> Plan:
         )
         for index in range(count)
     ]
-    return _plan(config, layers, rotary=False)
+    return plan_of(config, layers, rotary=False)
 
 
 def _period(config: Config, period: str, offset: str, every: int, first: int) -> tuple[int, int]:
@@ -160,16 +166,16 @@ def _period(config: Config, period: str, offset: str, every: int, first: int) ->
 def bamba(config: Config, kind: str) -> Plan:
     """Return the plan of Bamba: Mamba 2, attention in the layers that it names."""
     hidden, count = hidden_of(config), layers_of(config)
-    mixer, attention = _mamba2(config), _attention(config)
+    mixer, attention = _mamba2(config), attention_of(config)
     attends = set(config.items("attn_layer_indices", int) or [])
-    types = _types(config, count)
+    types = types_of(config, count)
     if types is not None:
-        attends = {index for index, name in enumerate(types) if name in _ATTENTION}
+        attends = {index for index, name in enumerate(types) if name in ATTENTION}
     feed = Dense(config.integer("intermediate_size"), bias=config.flag("mlp_bias"), module="feed_forward")
     layers: list[Blocks] = [
         (attention if index in attends else mixer, feed, Norms(2 * hidden)) for index in range(count)
     ]
-    plan = _plan(config, layers)
+    plan = plan_of(config, layers)
     rotated = config.integer("attn_rotary_emb", default=attention.key_dim)
     return replace(plan, tables=tuple((rows, min(width, rotated)) for rows, width in plan.tables))
 
@@ -179,15 +185,15 @@ def falcon_h1(config: Config, kind: str) -> Plan:
     hidden = hidden_of(config)
     mixer = replace(_mamba2(config), norm=config.flag("mamba_rms_norm"), scaled=True)
     feed = Dense(config.integer("intermediate_size"), bias=config.flag("mlp_bias"), module="feed_forward")
-    layers: list[Blocks] = [(_attention(config), mixer, feed, Norms(2 * hidden))] * layers_of(config)
-    return _plan(config, layers)
+    layers: list[Blocks] = [(attention_of(config), mixer, feed, Norms(2 * hidden))] * layers_of(config)
+    return plan_of(config, layers)
 
 
 def granite_hybrid(config: Config, kind: str) -> Plan:
     """Return the plan of Granite 4: Mamba 2 or attention, experts beside a shared part, or that alone."""
     hidden, count = hidden_of(config), layers_of(config)
-    mixer, attention = _mamba2(config), _attention(config)
-    types = _types(config, count) or ["mamba"] * count
+    mixer, attention = _mamba2(config), attention_of(config)
+    types = types_of(config, count) or ["mamba"] * count
     shared = config.integer("shared_intermediate_size", default=0, least=0)
     experts = config.integer("num_local_experts", default=0, least=0, most=MOST_EXPERTS)
     feed: Block
@@ -198,10 +204,10 @@ def granite_hybrid(config: Config, kind: str) -> Plan:
     else:
         feed = Dense(shared or config.integer("intermediate_size"), module="shared_mlp")
     layers: list[Blocks] = [
-        (attention if name in _ATTENTION else mixer, feed, Norms(2 * hidden)) for name in types[:count]
+        (attention if name in ATTENTION else mixer, feed, Norms(2 * hidden)) for name in types[:count]
     ]
     # Without positions unless it says rope (``granitemoehybrid.py``).
-    return _plan(config, layers, rotary=config.text("position_embedding_type") == "rope")
+    return plan_of(config, layers, rotary=config.text("position_embedding_type") == "rope")
 
 
 def nemotron_h(config: Config, kind: str) -> Plan:
@@ -226,7 +232,7 @@ def nemotron_h(config: Config, kind: str) -> Plan:
     )
     parts: dict[str, Block] = {"M": mixer}
     if "*" in letters:
-        parts["*"] = _attention(config, module="mixer")
+        parts["*"] = attention_of(config, module="mixer")
     if "-" in letters:
         width = config.integer("intermediate_size")
         parts["-"] = Dense(width, gated=False, bias=config.flag("mlp_bias"), module="mixer")
@@ -242,36 +248,7 @@ def nemotron_h(config: Config, kind: str) -> Plan:
     layers: list[Blocks] = [(parts[letter], Norms(hidden)) for letter in letters[:count]]
     # Attention has no positions here.
     notes = ("Its experts work in a narrower space, which is not counted.",) * ("moe_latent_size" in config)
-    return replace(_plan(config, layers, rotary=False), notes=notes)
-
-
-def qwen3_next(config: Config, kind: str) -> Plan:
-    """Return the plan of Qwen3-Next: three delta nets for each gated attention, experts everywhere."""
-    hidden, count = hidden_of(config), layers_of(config)
-    mixer = DeltaNet(
-        config.integer("linear_num_key_heads", default=16, most=2**16),
-        config.integer("linear_num_value_heads", default=32, most=2**16),
-        config.integer("linear_key_head_dim", default=128),
-        config.integer("linear_value_head_dim", default=128),
-        config.integer("linear_conv_kernel_dim", default=4, most=64),
-    )
-    attention = replace(_attention(config), gate=True, qk_norm="head")
-    every = config.integer("full_attention_interval", default=4, most=MOST_LAYERS)
-    types = _types(config, count) or [
-        "linear_attention" if (index + 1) % every else "full_attention" for index in range(count)
-    ]
-    experts = config.integer("num_experts", default=0, least=0, most=MOST_EXPERTS)
-    width = config.integer("intermediate_size", default=0, least=0)
-    dense = Dense(width) if width else None
-    mixture = mixture_of(config, _STYLE, "qwen3_next", experts) if experts else None
-    layers: list[Blocks] = []
-    for name, sparse in zip(types, sparse_layers(config, count), strict=False):
-        feed: Block | None = mixture if mixture and sparse else dense
-        if feed is None:
-            raise config.missing(["intermediate_size"])
-        layers.append((attention if name in _ATTENTION else mixer, feed, Norms(2 * hidden)))
-    plan = _plan(config, layers)
-    return replace(plan, tables=tables_of(config, attention.key_dim, partial=0.25))
+    return replace(plan_of(config, layers, rotary=False), notes=notes)
 
 
 def lfm2(config: Config, kind: str) -> Plan:
@@ -282,11 +259,11 @@ def lfm2(config: Config, kind: str) -> Plan:
         config.integer("conv_L_cache", default=3, most=1024),
         config.flag("conv_bias"),
     )
-    attention = replace(_attention(config), qk_norm="head")
-    types = _types(config, count)
+    attention = replace(attention_of(config), qk_norm="head")
+    types = types_of(config, count)
     listed = config.items("full_attn_idxs", int)
     if types is not None:
-        attends = {index for index, name in enumerate(types) if name in _ATTENTION}
+        attends = {index for index, name in enumerate(types) if name in ATTENTION}
     else:
         attends = set(range(count)) if listed is None else set(listed)
     width = config.integer("block_ff_dim", "intermediate_size", default=4 * hidden)
@@ -306,7 +283,7 @@ def lfm2(config: Config, kind: str) -> Plan:
     for index, sparse in enumerate(sparse_layers(config, count)):
         feed: Block = mixture if mixture and sparse else dense
         layers.append((attention if index in attends else conv, feed, Norms(2 * hidden)))
-    return _plan(config, layers, tied=True)
+    return plan_of(config, layers, tied=True)
 
 
 def zamba2(config: Config, kind: str) -> Plan:
@@ -336,7 +313,7 @@ def zamba2(config: Config, kind: str) -> Plan:
     width = config.integer("intermediate_size", default=4 * hidden)
     shared: Blocks = (attention, Dense(width, module="shared_transformer.feed_forward"), Norms(3 * hidden))
     blocks = config.integer("num_mem_blocks", default=1, most=64)
-    types = _types(config, count)
+    types = types_of(config, count)
     named = config.items("hybrid_layer_ids", int) or []
     hybrids = {i for i, name in enumerate(types) if name == "hybrid"} if types else set(named)
     rank = config.integer("adapter_rank", default=128)
@@ -354,6 +331,6 @@ def zamba2(config: Config, kind: str) -> Plan:
         else:
             layers.append((mixer, Norms(hidden)))
     rotated = config.flag("use_mem_rope", default=True)
-    plan = _plan(config, layers, tied=True)
+    plan = plan_of(config, layers, tied=True)
     tables = tables_of(config, size) if rotated else ()
     return replace(plan, everywhere=shared * blocks, tables=tables)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from subcortex.models._blocks import PLAIN, Block, Norms
+from subcortex.models._blocks import PLAIN, Block
 from subcortex.models._config import MOST_LAYERS, MOST_ROWS, Config
 
 Blocks = tuple[Block, ...]
@@ -24,7 +24,7 @@ class Plan:
         table_bytes: Of an element of them.
         rotated: Elements of a head that are rotated, where no table says so.
         norm: Elements of the last norm.
-        beside: What the first stage has beside the embedding (learned positions, projections).
+        beside: What the first stage has beside the embedding (learned positions, further embeddings).
         everywhere: What all layers share.
         embedding_width: Width of the embedding, if not the model's.
         head_bias: The head has one.
@@ -41,7 +41,7 @@ class Plan:
     table_bytes: int = PLAIN
     rotated: int = 0
     norm: int = 0
-    beside: tuple[Norms, ...] = ()
+    beside: Blocks = ()
     everywhere: Blocks = ()
     embedding_width: int = 0
     head_bias: bool = False

@@ -1,4 +1,4 @@
-"""Recurrent parts of layers: Mamba 1 and 2, the gated delta net, short convolutions. Pure.
+"""Recurrent parts of layers: Mamba 1 and 2, delta nets, linear attention, short convolutions. Pure.
 
 Tensors and states are those of vLLM's ``model_executor/layers/mamba``.
 """
@@ -115,12 +115,14 @@ class Mamba2:
 
 @dataclass(frozen=True, slots=True)
 class DeltaNet:
-    """The gated delta net of Qwen3-Next.
+    """The gated delta net of Qwen3-Next, Qwen3.5 and OLMo Hybrid.
 
     Args:
         key_heads, value_heads: Heads of queries and keys, and of values and gates.
         key_dim, value_dim: Elements a head.
         kernel: Taps of the convolution.
+        decay_bytes: Of one of the heads' decays.
+        state_bytes: Of a number of the state.
         module: Its name in the layer.
     """
 
@@ -129,6 +131,8 @@ class DeltaNet:
     key_dim: int
     value_dim: int
     kernel: int
+    decay_bytes: int = FLOAT32
+    state_bytes: int = PLAIN
     module: str = "linear_attn"
 
     def kept(self) -> Recurrence:
@@ -137,7 +141,7 @@ class DeltaNet:
         return Recurrence(
             self.value_heads * self.value_dim * self.key_dim,
             mixed * (self.kernel - 1),
-            PLAIN,
+            self.state_bytes,
             PLAIN,
             "gated_delta_net",
             heads=self.value_heads,
@@ -152,9 +156,78 @@ class DeltaNet:
         yield from at.column(f"{name}.in_proj_ba", at.hidden, 2 * self.value_heads)
         yield from at.row(f"{name}.out_proj", values, at.hidden)
         own = (2 * keys + values) * self.kernel + self.value_heads
-        size = PLAIN * own + FLOAT32 * self.value_heads
+        size = PLAIN * own + self.decay_bytes * self.value_heads
         yield Tensor(f"{name}.conv1d", own + self.value_heads, size, Split.SHARDED)
         yield from Norms(self.value_dim, name=f"{name}.norm").tensors(at)
+
+
+@dataclass(frozen=True, slots=True)
+class KimiDelta:
+    """Kimi's delta attention: a decay for each channel, made through a narrow projection.
+
+    Args:
+        heads, head_dim: Heads and elements of each, of keys and values alike.
+        kernel: Taps of each of its three convolutions.
+        module: Its name in the layer.
+    """
+
+    heads: int
+    head_dim: int
+    kernel: int
+    module: str = "self_attn"
+
+    def kept(self) -> Recurrence:
+        """Return its states; vLLM keeps the recurrent one in float32."""
+        inner = self.heads * self.head_dim
+        return Recurrence(
+            inner * self.head_dim,
+            3 * inner * (self.kernel - 1),
+            FLOAT32,
+            PLAIN,
+            "kimi_delta_attention",
+            heads=self.heads,
+        )
+
+    def tensors(self, at: Place) -> Iterator[Tensor]:
+        """Yield its projections, convolutions and constants; the last two in float32."""
+        name, inner = self.module, self.heads * self.head_dim
+        for one in ("q_proj", "k_proj", "v_proj"):
+            yield from at.column(f"{name}.{one}", at.hidden, inner)
+        for one in ("f", "g"):
+            yield from at.replicated(f"{name}.{one}_a_proj", at.hidden, self.head_dim)
+            yield from at.column(f"{name}.{one}_b_proj", self.head_dim, inner)
+        yield from at.column(f"{name}.b_proj", at.hidden, self.heads)
+        yield from at.row(f"{name}.o_proj", inner, at.hidden)
+        own = 3 * inner * self.kernel + inner + self.heads
+        yield Tensor(f"{name}.conv1d", own, FLOAT32 * own, Split.SHARDED)
+        yield from Norms(self.head_dim, name=f"{name}.o_norm").tensors(at)
+
+
+@dataclass(frozen=True, slots=True)
+class Lightning:
+    """The linear attention of MiniMax-01: a state of head size squared a head, and no convolution.
+
+    Args:
+        heads, head_dim: Heads and elements of each.
+        module: Its name in the layer.
+    """
+
+    heads: int
+    head_dim: int
+    module: str = "self_attn"
+
+    def kept(self) -> Recurrence:
+        """Return its state."""
+        state = self.heads * self.head_dim * self.head_dim
+        return Recurrence(state, 0, PLAIN, PLAIN, "lightning_attention", heads=self.heads)
+
+    def tensors(self, at: Place) -> Iterator[Tensor]:
+        """Yield its projections, gate and norm."""
+        name, inner = self.module, self.heads * self.head_dim
+        yield from at.column(f"{name}.qkv_proj", at.hidden, 3 * inner, parts=3)
+        yield from at.column(f"{name}.output_gate", at.hidden, inner)
+        yield from at.row(f"{name}.out_proj", inner, at.hidden)
+        yield from Norms(inner, split=Split.SHARDED, name=f"{name}.norm").tensors(at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,3 +259,7 @@ class ShortConv:
         yield from at.row(f"{name}.out_proj", self.width, at.hidden, bias=self.bias)
         own = self.width * (self.kernel + self.bias)
         yield Tensor(f"{name}.conv", own, PLAIN * own, Split.SHARDED)
+
+
+#: Parts that keep a state.
+Recurrent = Mamba1 | Mamba2 | DeltaNet | KimiDelta | Lightning | ShortConv

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from subcortex.errors import InvalidRequest
+from subcortex.models._vision import TOWER
 from subcortex.models.gguf_types import BY_NAME
 from subcortex.models.mixtures import MIXTURES, mixture_types
 from subcortex.models.shape import (
@@ -136,7 +137,7 @@ def _of_old_form(tensor: Tensor) -> bool:
 
 def _mixed(shape: ModelShape, name: str) -> ModelShape:
     """Return the model as llama-quantize would write it."""
-    held = [tensor for tensor in shape.tensors if tensor.elements and tensor.name != "vision_tower"]
+    held = [tensor for tensor in shape.tensors if tensor.elements and not tensor.name.startswith(TOWER)]
     stored = [(index, one) for index, tensor in enumerate(held) for one in _as_gguf(tensor, shape)]
     types = mixture_types(name, [one for _, one in stored])
     sizes = [0.0] * len(held)

@@ -6,6 +6,8 @@ positions as the model was made for: 10 MiB for most models, 2.5 GiB for Llama 4
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from subcortex.models._config import MOST_TOKENS, Config
 
 #: Where configs say the longest context; vLLM takes the smallest of them.
@@ -80,6 +82,22 @@ def tables_of(config: Config, head_dim: int, *, partial: float = 1.0) -> tuple[t
     return tuple(dict.fromkeys(found)) if not local and _alike(kinds) else tuple(found)
 
 
+def tables_by_kind(config: Config, sizes: Mapping[str, int]) -> tuple[tuple[int, int], ...]:
+    """Return a table for each kind of layer, where their heads are of unlike sizes (Gemma 4).
+
+    Args:
+        config: The text model's.
+        sizes: Kind of layer → elements a head.
+    """
+    parameters = config.inside("rope_parameters")
+    positions = positions_of(config)
+    found = []
+    for kind, size in sizes.items():
+        scaling = parameters.inside(kind) if parameters is not None and kind in parameters else parameters
+        found.append(_table(config, scaling, positions, size, 1.0))
+    return tuple(found)
+
+
 def _alike(kinds: list[Config | None]) -> bool:
     return len({repr(sorted(kind.values.items())) if kind else "" for kind in kinds}) == 1
 
@@ -90,8 +108,9 @@ def _table(
     if scaling is None:
         return positions, int(head_dim * partial)
     partial = scaling.number("partial_rotary_factor", default=partial, most=1.0)
-    width = int(head_dim * partial)
     kind = scaling.text("rope_type") or scaling.text("type") or "default"
+    # Its share of a head stands still instead of being left out (vLLM ``gemma4_rope.py``).
+    width = head_dim if kind == "proportional" else int(head_dim * partial)
     factor = scaling.number("factor", default=1.0, most=2**20)
     original = scaling.integer(
         "original_max_position_embeddings",

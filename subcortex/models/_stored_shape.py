@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
+from subcortex.models._vision import TOWER
 from subcortex.models.safetensors import DTYPE_BITS
 from subcortex.models.shape import (
     FullAttention,
@@ -66,7 +67,7 @@ def with_stored(shape: ModelShape, stored: Iterable[StoredTensor]) -> ModelShape
     tower = sum(one.elements for one in kept if _is_tower(one.name))
     wide = all(DTYPE_BITS.get(one.dtype, 0) >= 16 and one.dtype not in _FEW_BITS for one in kept)
     elements = sum(one.elements for one in kept)
-    expected = sum(t.elements * t.count for t in shape.tensors if t.name != "vision_tower")
+    expected = sum(t.elements * t.count for t in shape.tensors if not t.name.startswith(TOWER))
     if wide and elements - tower == expected and shape.quantisation is None:
         tensors = _with_tower(shape.tensors, tower)
     elif note := _in_part(kept, shape):
@@ -97,7 +98,7 @@ def _in_part(kept: Iterable[StoredTensor], shape: ModelShape) -> str | None:
         )
     held = sum(_held(one, shape) for one in model)
     promised = total_bytes(
-        t for t in shape.tensors if t.name != "vision_tower" and (t.elements or not _own(t))
+        t for t in shape.tensors if not t.name.startswith(TOWER) and (t.elements or not _own(t))
     )
     if held >= _LEAST_SHARE * promised:
         return None
@@ -123,10 +124,15 @@ def _is_tower(name: str) -> bool:
 
 
 def _with_tower(tensors: tuple[Tensor, ...], elements: int) -> tuple[Tensor, ...]:
-    return tuple(
-        replace(tensor, elements=elements, bytes=2.0 * elements) if tensor.name == "vision_tower" else tensor
-        for tensor in tensors
-    )
+    """Return them with what is stored of towers, shared out as it was estimated."""
+    estimated = max(1, sum(tensor.elements for tensor in tensors if tensor.name.startswith(TOWER)))
+    found = []
+    for tensor in tensors:
+        share = tensor.elements * elements // estimated
+        found.append(
+            replace(tensor, elements=share, bytes=2.0 * share) if tensor.name.startswith(TOWER) else tensor
+        )
+    return tuple(found)
 
 
 @dataclass(slots=True)

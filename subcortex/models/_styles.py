@@ -68,6 +68,7 @@ _BIASED = Style(norm_bias=True, gated=False, tied=True, partial=0, bias=True, ou
 _QWEN = Style(bias=True, out_bias=False)
 _QWEN3 = Style(out_bias=False, qk_norm="head")
 _GLM = Style(out_bias=False, mlp_bias=False, partial=0.5)
+_GLM4 = Style(norms=4, out_bias=False, mlp_bias=False, partial=0.5)
 _GEMMA = Style(tied=True, head_dim=256)
 _OLMO2 = Style(qk_norm="full", table=False)
 _COHERE = Style(norms=1, tied=True, qk_norm="full", qk_norm_key="use_qk_norm")
@@ -81,17 +82,26 @@ STYLES: dict[str, Style] = {
     "qwen2_moe": Style(bias="qkv_bias", out_bias=False),
     "qwen3": _QWEN3,
     "qwen3_moe": _QWEN3,
+    # Language models inside multimodal configs, by the names that those give them.
+    **dict.fromkeys(("qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"), _QWEN),
+    "qwen2_5_omni_text": _QWEN,
+    **dict.fromkeys(("qwen3_vl_text", "qwen3_vl_moe_text", "qwen3_omni_moe_text"), _QWEN3),
+    "qwen": Style(bias=True, out_bias=False, mlp_bias=False, path="transformer.h"),
     "gemma": _GEMMA,
     "gemma2": Style(norms=4, tied=True, head_dim=256, window="even", pattern=2, window_default=4096),
     "gemma3_text": Style(
         norms=4, qk_norm="head", tied=True, head_dim=256, window="last", pattern=6, window_default=4096
     ),
     "phi": replace(_BIASED, norms=1, tied=False, partial=0.5, head_bias=True),
-    "phi3": Style(bias=False, out_bias=False),
+    **dict.fromkeys(("phi3", "phi3_v"), Style(bias=False, out_bias=False)),
     "phimoe": Style(norm_bias=True, module="block_sparse_moe"),
     "gpt_oss": Style(window="even", pattern=2, window_default=128, head_dim=64),
     "glm": _GLM,
-    "glm4": Style(norms=4, out_bias=False, mlp_bias=False, partial=0.5),
+    "glm4": _GLM4,
+    "glm4v_text": _GLM4,
+    "deepseek": Style(mlp_bias=False),
+    "dbrx": Style(bias=False, out_bias=False, module="ffn", path="transformer.blocks"),
+    "phi3small": Style(norm_bias=True, bias=True, out_bias=True, mlp_bias=True, tied=True),
     "glm4_moe": Style(
         out_bias=False,
         mlp_bias=False,
@@ -170,5 +180,6 @@ BIAS_DEFAULTS = {
     ("gpt_oss", "attention_bias"),
     ("glm", "attention_bias"),
     ("glm4", "attention_bias"),
+    ("glm4v_text", "attention_bias"),
     ("internlm3", "qkv_bias"),
 }

@@ -7,46 +7,38 @@ buffers (16 bytes a layer) are left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from subcortex.errors import ConfigError
-from subcortex.models import _families, _hybrids
-from subcortex.models._blocks import (
-    PLAIN,
-    Block,
-    Dense,
-    GroupedQuery,
-    Kept,
-    Latent,
-    Mixture,
-    Place,
-)
+from subcortex.models import _delta_nets, _families, _gemma, _hybrids, _nested
+from subcortex.models._beside import Kept
+from subcortex.models._blocks import PLAIN, Block, Dense, GroupedQuery, Latent, Mixture, Place
 from subcortex.models._config import Config
 from subcortex.models._plan import Blocks, Plan
-from subcortex.models._recurrent import DeltaNet, Mamba1, Mamba2, ShortConv
+from subcortex.models._recurrent import Recurrent
 from subcortex.models._styles import STYLES
-from subcortex.models._vision import tower
+from subcortex.models._unfamiliar import refuse
+from subcortex.models._vision import Towers, towers
+from subcortex.models._wrappers import Wrapped, unwrapped
 from subcortex.models.quantisation import Method, method_of
 from subcortex.models.shape import Layer, ModelShape, Part, Split, Tensor
 
 Maker = Callable[[Config, str], Plan]
-_Keeps = GroupedQuery | Kept | Latent | Mamba1 | Mamba2 | DeltaNet | ShortConv
+_Keeps = GroupedQuery | Kept | Latent | Recurrent
 
 #: Families that are no plain transformers, by ``model_type``.
 _MAKERS: dict[str, Maker] = {
-    **dict.fromkeys(
-        (
-            "deepseek_v2",
-            "deepseek_v3",
-            "deepseek_v32",
-            "kimi_k2",
-            "minicpm3",
-            "glm4_moe_lite",
-            "pangu_ultra_moe",
-        ),
-        _families.latent,
-    ),
-    "llama4_text": _families.llama4,
+    **dict.fromkeys(_families.LATENT_KINDS, _families.latent),
+    **dict.fromkeys(("deepseek", "deepseek_v2", "deepseek_vl_v2"), _nested.deepseek),
+    **dict.fromkeys(("llama4", "llama4_text"), _families.llama4),
+    "dbrx": _nested.dbrx,
+    "longcat_flash": _nested.longcat_flash,
+    "longcat_flash_ngram": _nested.longcat_flash,
+    "phi3small": _nested.phi3small,
+    "qwen": _nested.qwen1,
+    **dict.fromkeys(("gemma3n", "gemma3n_text"), _gemma.gemma3n),
+    **dict.fromkeys(("gemma4", "gemma4_text"), _gemma.gemma4),
     "mamba": _hybrids.mamba,
     "falcon_mamba": _hybrids.mamba,
     "mamba2": _hybrids.mamba2,
@@ -55,13 +47,15 @@ _MAKERS: dict[str, Maker] = {
     "falcon_h1": _hybrids.falcon_h1,
     "granitemoehybrid": _hybrids.granite_hybrid,
     "nemotron_h": _hybrids.nemotron_h,
-    "qwen3_next": _hybrids.qwen3_next,
     "lfm2": _hybrids.lfm2,
     "lfm2_moe": _hybrids.lfm2,
     "zamba2": _hybrids.zamba2,
+    "kimi_linear": _delta_nets.kimi_linear,
+    **dict.fromkeys(("minimax", "minimax_text_01", "minimax_m1"), _delta_nets.minimax),
+    "olmo_hybrid": _delta_nets.olmo_hybrid,
+    "qwen3_next": _delta_nets.qwen3_next,
+    **dict.fromkeys(("qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"), _delta_nets.qwen3_next),
 }
-#: Where multimodal configs keep the language model.
-_TEXT = ("text_config", "llm_config", "language_config", "thinker_config")
 
 
 def from_config(config: Mapping[str, Any], name: str, *, file: str = "") -> ModelShape:
@@ -82,17 +76,11 @@ def from_config(config: Mapping[str, Any], name: str, *, file: str = "") -> Mode
             file=file or name,
         )
     whole = Config(config, name, file=file)
-    text = whole
-    for _ in range(2):
-        inner = next((found for key in _TEXT if (found := text.inside(key))), None)
-        if inner is None:
-            break
-        text = inner
+    wrapped = unwrapped(whole)
     method = method_of(whole)
-    if method.quantisation is None and text is not whole:
-        method = method_of(text)
-    plan = plan_of(whole, text)
-    return _shape(whole, text, plan, method, name)
+    if method.quantisation is None and wrapped.text is not whole:
+        method = method_of(wrapped.text)
+    return _shape(wrapped, plan_of(whole, wrapped.text), method, name)
 
 
 def plan_of(whole: Config, text: Config) -> Plan:
@@ -103,24 +91,26 @@ def plan_of(whole: Config, text: Config) -> Plan:
         text: The language model's object in it, or the same.
     """
     kind = text.text("model_type") or whole.text("model_type")
+    refuse(text, kind)
     maker = _MAKERS.get(kind)
     if maker is None and "kv_lora_rank" in text and kind not in STYLES:
         maker = _families.latent
-    if kind == "llama4" and text is not whole:
-        maker = _families.llama4
     tied = text if "tie_word_embeddings" in text or text is whole else whole
     if tied is not text and "tie_word_embeddings" in whole:
         text = text.with_values({"tie_word_embeddings": whole.get("tie_word_embeddings")})
     return (maker or _families.plain)(text, kind)
 
 
-def _shape(whole: Config, text: Config, plan: Plan, method: Method, name: str) -> ModelShape:
+def _shape(wrapped: Wrapped, plan: Plan, method: Method, name: str) -> ModelShape:
+    whole, text = wrapped.around[0], wrapped.text
     architectures = whole.items("architectures", str) or text.items("architectures", str) or [""]
-    vision = tower(whole)
-    notes = (*plan.notes, *method.notes)
+    before = towers(wrapped.around, plan.hidden)
+    notes = (*wrapped.notes, *plan.notes, *method.notes)
     if method.unread:
         notes += (f"Patterns of modules in its quantisation that are not understood: {method.unread}",)
-    if vision:
+    if before.unread:
+        notes += (f"Its {before.unread[0]} says too little to count it: its weights are a lower bound.",)
+    if before.parts():
         notes += ("Its vision or audio tower is estimated from its config to some ten per cent.",)
     return ModelShape(
         name=name,
@@ -129,7 +119,7 @@ def _shape(whole: Config, text: Config, plan: Plan, method: Method, name: str) -
         hidden=plan.hidden,
         vocabulary=plan.vocabulary,
         layers=_layers(plan),
-        tensors=(*_beside(plan, vision), *_of_layers(plan, method)),
+        tensors=(*_beside(plan, before), *_of_layers(plan, method)),
         tied=plan.tied,
         max_context_tokens=plan.context,
         rope_dim=plan.tables[0][1] if plan.tables else plan.rotated,
@@ -184,17 +174,17 @@ def _of_layers(plan: Plan, method: Method) -> Iterator[Tensor]:
             )
 
 
-def _beside(plan: Plan, vision: int) -> Iterator[Tensor]:
+def _beside(plan: Plan, before: Towers) -> Iterator[Tensor]:
     """Yield what stands outside layers."""
     rows, width = plan.vocabulary, plan.embedding_width or plan.hidden
     table = rows * width
     yield Tensor("embed_tokens", table, PLAIN * table, Split.VOCABULARY, Part.EMBEDDING, rows=rows)
     at = Place(plan.hidden, plan.path, Method())
-    for norms in plan.beside:
-        for t in norms.tensors(at):
-            yield Tensor(t.name, t.elements, t.bytes, t.split, Part.EMBEDDING)
-    if vision:
-        yield Tensor("vision_tower", vision, PLAIN * vision, Split.SHARDED, Part.EMBEDDING)
+    for block in plan.beside:
+        for t in block.tensors(at):
+            yield replace(t, part=Part.EMBEDDING)
+    for name, weights, split in before.parts():
+        yield Tensor(name, weights, PLAIN * weights, split, Part.EMBEDDING)
     if not plan.tied:
         yield Tensor("lm_head", table, PLAIN * table, Split.VOCABULARY, Part.HEAD, rows=rows)
     if plan.head_bias:
