@@ -25,7 +25,7 @@ DEV_MODE, FLAG = "VLLM_SERVER_DEV_MODE", "--enable-sleep-mode"
 _ORIGIN = "http://engine"
 _LEVELS = {Rest.SLEEP_1: 1, Rest.SLEEP_2: 2}
 #: After its answer the server sleeps or is awake; how long it may take to say so.
-_SETTLE_S = 60.0
+_SETTLE_S = 30.0
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 0.02, 0.5
 #: The log is read a few times a second.
 _LOG_DELAY_S = 0.3
@@ -141,7 +141,7 @@ class Sleeper:
                 return
             if said is None:
                 raise self._failed(f"does not say whether it sleeps: HTTP {status}: {_words(body)}")
-            if waited_s >= min(_SETTLE_S, self._limit_s):
+            if waited_s >= _SETTLE_S:
                 raise self._failed(f"was told to {doing} and did not, without a word why")
             await asyncio.sleep(delay_s)
             waited_s += delay_s

@@ -13,7 +13,7 @@ import pytest
 from subcortex.config import Config, parse
 from subcortex.engines import create
 from subcortex.engines.protocol import Engine, GenerateRequest, Progress
-from tests.engines import tiny_gguf
+from tests.engines import sleepy_server, tiny_gguf
 
 _ROOT = Path(__file__).parents[2]
 
@@ -53,6 +53,25 @@ def running(make_config: Callable[..., Config], gguf: Path) -> Callable[..., Any
         try:
             await engine.start(Progress())
             yield engine
+        finally:
+            await engine.stop()
+
+    return run
+
+
+@pytest.fixture
+def sleepy(make_config: Callable[..., Config], tmp_path: Path) -> Callable[..., Any]:
+    """Return a context manager that runs vLLM's stand-in as switched; it gives engine and program."""
+
+    @asynccontextmanager
+    async def run(tier: dict[str, Any] | None = None, **switches: Any) -> AsyncIterator[tuple[Engine, Path]]:
+        program = sleepy_server.install(tmp_path / "bin", **switches)
+        tier = {"sleep_mode": True, "start_timeout_s": 60.0} | (tier or {})
+        config = make_config(engine="vllm", model="owner/model", executable=str(program), **tier)
+        engine = create(config.tiers[0], config=config)
+        try:
+            await engine.start(Progress())
+            yield engine, program
         finally:
             await engine.stop()
 
