@@ -343,6 +343,9 @@ class Fleet:
                 facts["load_s"] = post.running.load_s
             elif before.state is TierState.WAKING:
                 facts["wake_s"], facts["rest"] = round(seconds, 3), str(before.rest)
+                if woke := post.running.woke:
+                    facts["engine_s"] = round(woke.engine_s, 3)
+                    facts["canary_s"] = round(woke.canary_s, 3)
         self._tell(post, str(life.state), facts)
 
     def _tell(self, post: Post, kind: str, facts: dict[str, Any]) -> None:

@@ -55,6 +55,10 @@ class Memory(Protocol):
         """Look at the machine; takes milliseconds, not on the loop."""
         ...
 
+    async def before(self, tier: str) -> None:
+        """Look at the machine before a tier starts, sleeps or wakes; ``settled`` then sees the difference."""
+        ...
+
     async def settled(self, tier: str, state: TierState, rest: Rest | None) -> None:
-        """Learn from what a tier holds now that it has come to a state."""
+        """Learn from what a tier holds now that it is ready (woken from ``rest``) or asleep (by ``rest``)."""
         ...

@@ -79,6 +79,14 @@ class Ties:
     seen: Callable[[Seen], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Woke:
+    """What a wake took: the engine's own part, and the canary, in seconds."""
+
+    engine_s: float
+    canary_s: float
+
+
 class _NoRoom(Exception):
     """The room did not show in time."""
 
@@ -114,11 +122,13 @@ class Running:
         self._watch = watch
         self._orders: asyncio.Queue[Rest | None] = asyncio.Queue()
         self._resting = False
+        self._slept: Rest | None = None
         self._canary: Canary | None = None
         self._task: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("fleet")
-        #: How long the last start took, seconds.
+        #: How long the last start took, seconds; and the last wake.
         self.load_s: float | None = None
+        self.woke: Woke | None = None
 
     @property
     def remains(self) -> bool:
@@ -187,6 +197,7 @@ class Running:
         await self._told(self._watch.began(self._tier) if self._watch else None)
         began_s = self._clock.monotonic_s()
         self._progress.report("starting")
+        await self._about_to_change()
         try:
             await self._start_or_shrink()
         except SubcortexError as error:
@@ -230,7 +241,8 @@ class Running:
                 order.cancel()
 
     async def _sleep(self, rest: Rest) -> None:
-        self._resting = True
+        self._resting, self._slept = True, rest
+        await self._about_to_change()
         await self._engine.sleep(rest)
         await self._settled(TierState.ASLEEP, rest)
         self._ties.apply(machine.Slept())
@@ -242,11 +254,15 @@ class Running:
             self._ties.apply(machine.NoRoom())
             return
         self._progress.report("waking")
+        await self._about_to_change()
+        began_s = self._clock.monotonic_s()
         await self._engine.wake()
+        woken_s = self._clock.monotonic_s()
         await self._verify()
         self._resting = False
+        self.woke = Woke(woken_s - began_s, self._clock.monotonic_s() - woken_s)
         self._ties.apply(machine.Ready())
-        await self._settled(TierState.READY, None)
+        await self._settled(TierState.READY, self._slept)
 
     async def _verify(self) -> None:
         """Hold what the engine says now against what it said at its start."""
@@ -284,6 +300,10 @@ class Running:
                 raise _NoRoom
             await asyncio.sleep(self._timing.room_poll_s)
 
+    async def _about_to_change(self) -> None:
+        if self._memory is not None:
+            await self._told(self._memory.before(self._tier))
+
     async def _settled(self, state: TierState, rest: Rest | None) -> None:
         if self._memory is not None:
             await self._told(self._memory.settled(self._tier, state, rest))
@@ -311,21 +331,23 @@ class Running:
                 silent = 0 if await self._engine.healthy() else silent + 1
                 if silent == most:
                     return f"did not answer its health route {silent} times, {every_s:g} s apart"
-                beat = await self._beat() if self._ties.at_work() else None
-                still = still + 1 if beat is not None and beat == before else 0
-                before = beat
+                before, moved = await self._moved(before)
+                still = 0 if moved else still + 1
                 if still == most:
                     return f"moved no token for {still * every_s:g} s with thoughts in it"
             return gone.result()
         finally:
             gone.cancel()
 
-    async def _beat(self) -> int | None:
+    async def _moved(self, before: int | None) -> tuple[int | None, bool]:
+        """Return the engine's count now, and whether it works, or need not."""
+        if not self._ties.at_work():
+            return None, True
         try:
-            return await self._engine.beat()
+            beat = await self._engine.beat()
         except (SubcortexError, OSError, TimeoutError):
-            # Silence counts where the health route is asked.
-            return None
+            return before, False
+        return beat, beat is None or before is None or beat != before
 
     async def _stopped(self, grace_s: float) -> None:
         try:

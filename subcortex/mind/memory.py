@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -16,6 +16,8 @@ from subcortex.types import DeviceLedger, Ledger, Rest, TierState
 from subcortex.vram.learning.boots import Prediction
 
 _MIB_A_GIB = 1024.0
+#: How far a change of a GPU's use may lie from what is expected of a tier and count as its doing.
+_BELIEVED_MIB, _BELIEVED_SHARE = 2048.0, 0.1
 
 _log = structlog.get_logger("memory")
 
@@ -33,6 +35,7 @@ class TierMemory:
     predict: Predict
     ledger: Callable[[], Ledger]
     known: dict[str, Needs]
+    looks: dict[str, Ledger] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config: Config, predict: Predict, ledger: Callable[[], Ledger]) -> TierMemory:
@@ -66,18 +69,26 @@ class TierMemory:
                 holders[number] = f"{first.name or 'process'} ({first.pid})"
         return Seen(free, offered, foreign, holders)
 
+    async def before(self, tier: str) -> None:
+        """See ``Memory.before``."""
+        self.looks[tier] = await asyncio.to_thread(self.ledger)
+
     async def settled(self, tier: str, state: TierState, rest: Rest | None) -> None:
         """See ``Memory.settled``."""
-        held = _held(await asyncio.to_thread(self.ledger), tier)
+        now, before = await asyncio.to_thread(self.ledger), self.looks.pop(tier, None)
         known = self.needs(tier)
         if state is TierState.READY:
+            slept = known.asleep.get(rest, {}) if rest is not None else {}
+            held = {**_grown(before, now, slept, known.awake), **_held(now, tier)}
             # Host memory grows as pages are first touched; a GPU's is all taken at the start.
             awake = {**known.awake, **held}
             if HOST in held and HOST in known.awake:
                 awake[HOST] = max(held[HOST], known.awake[HOST])
             self.known[tier] = replace(known, awake=awake)
         elif state is TierState.ASLEEP and rest is not None:
-            self.known[tier] = replace(known, asleep={**known.asleep, rest: {**known.awake, **held}})
+            expected = known.asleep.get(rest, {})
+            held = {**_grown(before, now, known.awake, expected), **_held(now, tier)}
+            self.known[tier] = replace(known, asleep={**known.asleep, rest: {**expected, **held}})
 
     def _foretold(self) -> Mapping[str, Needs]:
         found = {}
@@ -128,3 +139,23 @@ def _held(ledger: Ledger, tier: str) -> dict[Device, float]:
         for share in device.tiers
         if share.tier == tier and share.taken_mib and not share.assumed
     }
+
+
+def _grown(before: Ledger | None, now: Ledger, held: Room, expected: Room) -> dict[Device, float]:
+    """Return what a tier holds of its GPUs, from how their use changed while it came or went.
+
+    For drivers that do not say who holds what. Whatever lies far from what is expected is somebody else's
+    doing and not believed.
+    """
+    if before is None:
+        return {}
+    used = {_number(device): device.used_mib for device in before.devices}
+    found = {}
+    for device in now.devices:
+        number = _number(device)
+        if number == HOST or number not in expected or number not in used:
+            continue
+        mib = held.get(number, 0.0) + device.used_mib - used[number]
+        if abs(mib - expected[number]) <= _BELIEVED_MIB + _BELIEVED_SHARE * expected[number]:
+            found[number] = mib
+    return found
