@@ -290,7 +290,8 @@ from subcortex.engines.process import EngineProcess
 async def main():
     folder = Path({str(folder)!r})
     p = await EngineProcess.spawn([sys.executable, "-c", {engine!r}], env=dict(os.environ),
-                            folder=folder / "run/engines/fast", log_path=folder / "logs/fast.log")
+                            folder=folder / "run/engines/fast",
+                            log_path=folder / "logs/fast.log", adopt_s={60.0 if stubborn else 0.0})
     while not p.log.tail(): await asyncio.sleep(0.01)
     print(p.info.pid, p.log.tail(), sep="\\n", flush=True)
     await asyncio.sleep(3600)
