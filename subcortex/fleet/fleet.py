@@ -24,7 +24,7 @@ from subcortex.fleet.forecast import forecast
 from subcortex.fleet.gate import Gate
 from subcortex.fleet.machine import COMING, Effect, Event
 from subcortex.fleet.post import Member, Post, TierLoad
-from subcortex.fleet.room import Memory, Needs, Seen
+from subcortex.fleet.room import Memory, Needs, Seen, missing
 from subcortex.fleet.running import BootWatch, Running, Ties, Timing
 from subcortex.fleet.scene import HOST, Device, Scene, Waiter
 from subcortex.fleet.schedule import Come, Go, Schedule, Shortage, Stay, schedule
@@ -35,8 +35,6 @@ from subcortex.types import Rest, TierState, TierStatus
 
 #: A tier for which no room showed is not tried again for so long, seconds.
 _NO_ROOM_PAUSE_S = 2.0
-#: How far memory may fall short of what is expected and still count as there: a share, and MiB.
-_SLACK_SHARE, _SLACK_MIB = 0.02, 64.0
 #: Moves that one change may lead to before the fleet looks up.
 _MOST_ROUNDS = 50
 
@@ -99,7 +97,7 @@ class Fleet:
         self.swaps = SwapBook()
         self._posts = {member.name: self._post(member, watch) for member in members}
         self._lending = Lending()
-        self._seen = Seen()
+        self._seen, self._seen_s = Seen(), 0.0
         self._prepared = memory is None
         self._closing = False
         self._scheduling = False
@@ -267,6 +265,14 @@ class Fleet:
         """Return where a tier's engine is in its life; KeyError for an unknown tier."""
         return self._posts[tier].life.state
 
+    def counted(self) -> dict[Device, float]:
+        """Return what is reckoned to be held of each device by all tiers together, MiB."""
+        held: dict[Device, float] = {}
+        for tier in self._scene().tiers:
+            for device, mib in tier.holds.items():
+                held[device] = held.get(device, 0.0) + mib
+        return held
+
     def states(self) -> dict[str, TierState]:
         """Return where every tier's engine is in its life."""
         return {name: post.life.state for name, post in self._posts.items()}
@@ -383,7 +389,7 @@ class Fleet:
             needs = self._needs(post)
             swaps = self.swaps.swaps(post.name, post.gate.mean_hold_s)
             tiers.append(post.scene(needs, known, swaps, self._held_back(post)))
-        return Scene(now_s, tuple(tiers), self._seen.offered, self._rules.max_wait_s)
+        return Scene(now_s, tuple(tiers), self._seen.offered, self._rules.max_wait_s, self._seen_s)
 
     def _needs(self, post: Post) -> Needs:
         return self._memory.needs(post.name) if self._memory and post.member.local else Needs()
@@ -454,27 +460,18 @@ class Fleet:
 
     def _look_again(self, made: Schedule) -> None:
         now_s = self._clock.monotonic_s()
-        at_s = min(inf if made.look_at_s is None else made.look_at_s, self._lending.ends_s(now_s))
+        at_s = made.next_look_s(now_s, self._rules.max_wait_s, self._lending.ends_s(now_s))
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        if made.waits:
-            at_s = min(at_s, now_s + self._rules.max_wait_s)
-        if at_s < inf:
+        if at_s is not None:
             # A timer that fires a moment early would find nothing to do.
             delay_s = max(0.0, at_s - now_s) + 0.001
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._reschedule)
 
     def _missing(self, post: Post, seen: Seen) -> Mapping[Device, float]:
         """Return what is missing of each device for a tier to come up from where it rests."""
-        needs = self._needs(post)
-        held = needs.asleep.get(post.life.rest, {}) if post.life.rest else {}
-        missing = {}
-        for device, mib in needs.awake.items():
-            more = mib - held.get(device, 0.0)
-            if device in seen.free and more * (1 - _SLACK_SHARE) - _SLACK_MIB > seen.free[device]:
-                missing[device] = more - seen.free[device]
-        return missing
+        return missing(self._needs(post), post.life.rest, seen)
 
     def _crowded(self, post: Post) -> bool:
         mine = self._needs(post).awake.keys()
@@ -504,8 +501,7 @@ class Fleet:
         )
 
     def _look_was(self, seen: Seen) -> None:
-        self._seen = seen
-        now_s = self._clock.monotonic_s()
+        self._seen, self._seen_s = seen, (now_s := self._clock.monotonic_s())
         before = self._lending.taken
         rules = self._rules
         self._lending = self._lending.look(now_s, seen.foreign, rules.yield_over_mib, rules.yield_back_s)

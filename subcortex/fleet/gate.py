@@ -12,6 +12,22 @@ from subcortex.errors import Overloaded, SubcortexError
 from subcortex.fleet.scene import Waiter
 
 
+def turn(waiter: Waiter, arrival: int, now_s: float, max_wait_s: float) -> tuple[bool, float, float, int]:
+    """Return what a line is sorted by: the least goes first.
+
+    The higher priority goes first, then the nearer deadline, then the earlier arrival; but who has waited for
+    ``max_wait_s`` goes before all who have not.
+    """
+    if now_s - waiter.since_s >= max_wait_s:
+        return False, 0.0, 0.0, arrival
+    return True, -waiter.priority, inf if waiter.deadline_s is None else waiter.deadline_s, arrival
+
+
+def waits_from_s(waiter: Waiter) -> float:
+    """Return since when a thought waits for longer than it said it may."""
+    return waiter.since_s + (waiter.wait_s or 0.0)
+
+
 @dataclass(slots=True, eq=False)
 class _Place:
     """A thought in the line; ``patient``: it has no other tier to go to."""
@@ -23,10 +39,7 @@ class _Place:
 
 
 class Gate:
-    """Counts the thoughts inside one engine and lines up those outside.
-
-    The higher priority goes first, then the nearer deadline, then the earlier arrival; but who has waited for
-    ``max_wait_s`` goes before all who have not.
+    """Counts the thoughts inside one engine and lines up those outside, in the order of ``turn``.
 
     Args:
         tier: Name for messages.
@@ -125,16 +138,10 @@ class Gate:
         self._line = [place for place in self._line if not place.admitted.done()]
         now_s = self._now()
         while self.open and self._line and self.in_flight < self._max_concurrent:
-            place = min(self._line, key=lambda one: self._turn(one, now_s))
+            place = min(self._line, key=lambda one: turn(one.waiter, one.arrival, now_s, self._max_wait_s))
             self._line.remove(place)
             self.in_flight += 1
             place.admitted.set_result(None)
-
-    def _turn(self, place: _Place, now_s: float) -> tuple[bool, float, float, int]:
-        waiter = place.waiter
-        if now_s - waiter.since_s >= self._max_wait_s:
-            return False, 0.0, 0.0, place.arrival
-        return True, -waiter.priority, inf if waiter.deadline_s is None else waiter.deadline_s, place.arrival
 
     def refuse(self, error: SubcortexError, *, patient_too: bool, older_than_s: float = 0.0) -> None:
         """Send those outside away, each with an ``error`` of its own.
@@ -142,14 +149,14 @@ class Gate:
         Args:
             error: What they are told.
             patient_too: Also those that have no other tier to go to.
-            older_than_s: Only those that have waited so long.
+            older_than_s: Only those that have waited so long, and beyond what they said they may.
         """
-        before_s = self._now() - older_than_s
+        before_s = self._now() - older_than_s if older_than_s else inf
         stay = []
         for place in self._line:
             if place.admitted.done():
                 continue
-            if (patient_too or not place.patient) and place.waiter.since_s <= before_s:
+            if (patient_too or not place.patient) and waits_from_s(place.waiter) <= before_s:
                 # One exception raised in many tasks would gather all their frames.
                 own = type(error)(error.message, hint=error.hint, **error.details)
                 place.admitted.set_exception(own)

@@ -9,6 +9,9 @@ from typing import Protocol
 from subcortex.fleet.scene import HOST, Device, Room
 from subcortex.types import Rest, TierState
 
+#: How far memory may fall short of what is expected and still count as there: a share, and MiB.
+_SLACK_SHARE, _SLACK_MIB = 0.02, 64.0
+
 
 @dataclass(frozen=True, slots=True)
 class Needs:
@@ -38,6 +41,17 @@ class Seen:
     offered: Room = field(default_factory=dict)
     foreign: Room = field(default_factory=dict)
     holders: Mapping[Device, str] = field(default_factory=dict)
+
+
+def missing(needs: Needs, rest: Rest | None, seen: Seen) -> dict[Device, float]:
+    """Return what is missing of each device, MiB, for a tier to come up from ``rest`` (None: it has no process)."""
+    held = needs.asleep.get(rest, {}) if rest else {}
+    found = {}
+    for device, mib in needs.awake.items():
+        more = mib - held.get(device, 0.0)
+        if device in seen.free and more * (1 - _SLACK_SHARE) - _SLACK_MIB > seen.free[device]:
+            found[device] = more - seen.free[device]
+    return found
 
 
 class Memory(Protocol):

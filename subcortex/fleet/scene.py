@@ -125,12 +125,14 @@ class Scene:
     Args:
         room: What tiers together may hold of each device, MiB; a device that is not named has no limit.
         max_wait_s: No thought waits longer for a swap, however busy the tier in its way is.
+        seen_s: When ``room`` was looked at.
     """
 
     now_s: float
     tiers: tuple[TierScene, ...]
     room: Room = field(default_factory=dict)
     max_wait_s: float = 120.0
+    seen_s: float = inf
 
     def free(self) -> dict[Device, float]:
         """Return what is left of each device, MiB; below 0 where more is held than there is."""

@@ -74,6 +74,13 @@ class Schedule:
         if at_s < inf:
             self.look_at_s = at_s if self.look_at_s is None else min(self.look_at_s, at_s)
 
+    def next_look_s(self, now_s: float, max_wait_s: float, loan_ends_s: float) -> float | None:
+        """Return when to ask again at the latest; None: once something happens."""
+        at_s = min(inf if self.look_at_s is None else self.look_at_s, loan_ends_s)
+        if self.waits:
+            at_s = min(at_s, now_s + max_wait_s)
+        return at_s if at_s < inf else None
+
 
 @dataclass(frozen=True, slots=True)
 class _Leave:
