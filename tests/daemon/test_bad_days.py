@@ -283,7 +283,7 @@ def test_a_daemon_killed_in_the_middle_of_a_stream_loses_nothing(started):
     client = started()
     pieces, row = halfway(client)
     assert row.prompt == LONG
-    pids = engine_pids(client)
+    fast, deep = engine_pids(client)
     os.kill(client.status().daemon.pid, signal.SIGKILL)
     with pytest.raises(DaemonUnreachable, match="went away"):
         list(pieces)
@@ -291,7 +291,10 @@ def test_a_daemon_killed_in_the_middle_of_a_stream_loses_nothing(started):
         client.status()
 
     client.start_daemon()
-    assert all(gone(pid) for pid in pids), "a stopped engine outlived its daemon"
+    status = until(client, lambda status: all(tier.state is TierState.READY for tier in status.tiers))
+    assert status.tiers[0].pid == fast, "what works is adopted"
+    assert status.tiers[1].pid != deep
+    assert gone(deep), "what stands still is not"
     kept = Reader.open(client.config.database_path).thought(row.id)
     assert kept is not None
     assert kept.status is ThoughtStatus.INTERRUPTED

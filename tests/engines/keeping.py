@@ -163,7 +163,8 @@ async def _main(config: Config) -> None:
     _say({"adopted": adopted, "pid": engine.process.pid, "version": engine.version})
     while order := (await asyncio.to_thread(sys.stdin.readline)).strip():
         if order == "stop":
-            _say(await engine.stop(grace_s=0.2))
+            await engine.stop(grace_s=0.2)
+            _say("stopped")
         elif order == "exited":
             _say(await engine.exited())
         elif order == "tail":
