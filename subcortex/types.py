@@ -358,6 +358,7 @@ class DeviceLedger(_Model):
     unexplained_mib: float = 0.0
     reserve_mib: float = 0.0
     plannable_mib: float = 0.0
+    counted_mib: float | None = None
 
     @property
     def free_mib(self) -> float:

@@ -119,6 +119,7 @@ class Fleet:
             missing=lambda seen: self._missing(post, seen),
             crowded=lambda: self._crowded(post),
             seen=self._look_was,
+            gone=self._reschedule,
         )
         post.running = Running(
             member.name,

@@ -44,7 +44,7 @@ class Seen:
 
 
 def missing(needs: Needs, rest: Rest | None, seen: Seen) -> dict[Device, float]:
-    """Return what is missing of each device, MiB, for a tier to come up from ``rest`` (None: it has no process)."""
+    """Return what is missing of each device, MiB, for a tier to come up from a rest (None: from nothing)."""
     held = needs.asleep.get(rest, {}) if rest else {}
     found = {}
     for device, mib in needs.awake.items():

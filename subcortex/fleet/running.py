@@ -69,6 +69,7 @@ class Ties:
         missing: Returns what is missing of each device for the engine to be up, given a look; MiB.
         crowded: Returns whether others hold memory of its devices.
         seen: Takes each look at the machine.
+        gone: Told once what a failure left is cleared away.
     """
 
     apply: Callable[[Event], None]
@@ -77,6 +78,7 @@ class Ties:
     missing: Callable[[Seen], Mapping[Device, float]]
     crowded: Callable[[], bool]
     seen: Callable[[Seen], None]
+    gone: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +131,8 @@ class Running:
         #: How long the last start took, seconds; and the last wake.
         self.load_s: float | None = None
         self.woke: Woke | None = None
-
-    @property
-    def remains(self) -> bool:
-        """Whether a process may still be there."""
-        return self._task is not None and not self._task.done()
+        #: Whether a process may be there that holds memory.
+        self.remains = False
 
     @property
     def task(self) -> asyncio.Task[None] | None:
@@ -167,11 +166,15 @@ class Running:
             return
         self._orders, self._resting, self._canary = asyncio.Queue(), False, None
         try:
-            if adopt and not await self._engine.adopt(self._progress):
-                apply(machine.Stopped())
-                return
-            if not adopt:
+            if adopt:
+                self.remains = True
+                if not await self._engine.adopt(self._progress):
+                    self.remains = False
+                    apply(machine.Stopped())
+                    return
+            else:
                 await self._room()
+                self.remains = True
                 await self._start()
             await self._come()
             apply(machine.Ready())
@@ -186,12 +189,15 @@ class Running:
             apply(machine.Failed(error, self._ties.crowded()))
         except asyncio.CancelledError:
             await self._stopped(self._timing.grace_s)
+            self.remains = False
             apply(machine.Stopped())
             return
         except Exception as error:
             self._log.exception("engine task failed", tier=self._tier)
             apply(machine.Failed(EngineFailed(f"{self._tier}: {type(error).__name__}: {error}")))
         await self._stopped(self._timing.grace_after_death_s)
+        self.remains = False
+        self._ties.gone()
 
     async def _start(self) -> None:
         await self._told(self._watch.began(self._tier) if self._watch else None)

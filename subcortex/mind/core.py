@@ -17,7 +17,7 @@ from subcortex.clock import Clock, SystemClock
 from subcortex.config import Config, Tier
 from subcortex.engines.protocol import Engine
 from subcortex.errors import Cancelled, InvalidRequest, SubcortexError
-from subcortex.fleet import Fleet, Member, Rules, Timing
+from subcortex.fleet import HOST, Fleet, Member, Rules, Timing
 from subcortex.journal import Journal, Reader, Recorder, ThoughtStart, inert
 from subcortex.mind import asked
 from subcortex.mind.boots import BootBook, Machine, Predict
@@ -204,7 +204,11 @@ class Subcortex:
     def ledger(self) -> Ledger:
         """Return who holds the memory of this machine now, nothing if it cannot be asked; takes some ms."""
         try:
-            return self.boots.ledger(self.fleet.states())
+            found, counted = self.boots.ledger(self.fleet.states()), self.fleet.counted()
+            for device in found.devices:
+                number = HOST if device.gpu_index is None else device.gpu_index
+                device.counted_mib = counted.get(number, 0.0)
+            return found
         except Exception:
             # A driver in trouble must not hide the tiers, which are the other half of a status.
             structlog.get_logger("mind").exception("no ledger")
