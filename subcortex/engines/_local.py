@@ -40,8 +40,8 @@ _LAST_LINE_S = 0.25
 _ORIGIN = "http://engine"
 #: The first question after a start may have kernels compiled: 22 s were seen on two cores.
 _FIRST_CANARY_S, _CANARY_S = 120.0, 30.0
-#: Share of one core that an engine at work keeps busy at least.
-_BUSY = 0.5
+#: Share of one core that an engine at work has at least, on a crowded machine too; idle it takes a hundredth.
+_BUSY = 0.1
 
 
 class LocalEngine(ABC):

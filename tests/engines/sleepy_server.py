@@ -43,6 +43,7 @@ import hashlib
 import json
 import mmap
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -103,7 +104,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kv-cache-memory-bytes", type=int)
     for name in ("enable-sleep-mode", "disable-uvicorn-access-log", "enforce-eager", "trust-remote-code"):
         parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction)
-    return parser.parse_args()
+    # vLLM's own parser takes underscores for dashes.
+    words = [re.sub(r"^--[^=]+", lambda flag: flag[0].replace("_", "-"), word) for word in sys.argv[1:]]
+    return parser.parse_args(words)
 
 
 class _Hold:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,8 +18,10 @@ import pytest
 import pytest_asyncio
 
 from subcortex.engines import create
+from subcortex.engines.canary import TOKENS, differs, implausible
 from subcortex.engines.protocol import Delta, Engine, Progress
 from subcortex.errors import DoesNotFit, EngineFailed, InvalidRequest
+from subcortex.types import Rest
 from tests.engines import tiny_vllm
 from tests.engines.conftest import VLLM_ENV, VLLM_FLAGS, asking, config_in
 
@@ -47,7 +50,8 @@ async def served(
             "model": str(tiny_vllm.write(folder / "model")),
             "python": vllm_python,
             "context_tokens": tiny_vllm.CONTEXT_TOKENS,
-            "flags": VLLM_FLAGS,
+            # Long prompts are taken in many steps, as on a real card.
+            "flags": [*VLLM_FLAGS, "--max-num-batched-tokens", "128"],
             "env": VLLM_ENV,
             "start_timeout_s": BOOT_LIMIT_S,
         },
@@ -99,6 +103,46 @@ async def test_one_token_comes_whole(engine: Engine) -> None:
     (delta,) = await collected(engine, max_tokens=1, temperature=0)
     assert delta.usage is not None
     assert delta.usage.completion_tokens == 1
+
+
+async def test_its_canary_is_the_same_each_time(engine: Engine) -> None:
+    first = await engine.canary()
+    assert first is not None
+    assert implausible(first) is None
+    assert len(first.tokens) == TOKENS
+    assert all(re.fullmatch(r"token_id:\d+", token) for token in first.tokens)
+    assert None not in first.runners_up
+    again = await engine.canary()
+    assert again is not None
+    assert differs(first, again) is None
+
+
+async def test_its_beat_goes_on_through_a_prompt_of_many_steps_and_rests_when_idle(engine: Engine) -> None:
+    async def rests() -> bool:
+        return len({await engine.beat() for _ in range(5)}) == 1
+
+    assert await engine.beat() is not None
+    stream = engine.generate(asking("x" * 3900, max_tokens=50, temperature=0))
+    first = asyncio.ensure_future(anext(stream))
+    beats, tokens = set(), await metric(engine, "vllm:generation_tokens_total")
+    while await metric(engine, "vllm:generation_tokens_total") == tokens:
+        beats.add(await engine.beat())
+    # Its own count of steps stands still until the first token.
+    assert len(beats) > 3
+    await first
+    before = await engine.beat()
+    rest = [delta async for delta in stream]
+    assert rest[-1].finish_reason == "length"
+    assert (await engine.beat() or 0) > (before or 0)
+    async with asyncio.timeout(60):
+        while not await rests():
+            await asyncio.sleep(0.02)
+
+
+async def test_it_sleeps_only_where_it_was_started_for_it(engine: Engine) -> None:
+    assert engine.rests == {Rest.STOP}
+    with pytest.raises(EngineFailed, match="knows no sleep_1"):
+        await engine.sleep(Rest.SLEEP_1)
 
 
 async def test_many_at_once(engine: Engine) -> None:

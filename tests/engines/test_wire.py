@@ -230,6 +230,35 @@ async def test_what_was_said_before_the_break_is_delivered(tmp_path: Path) -> No
     assert said == ["half"]
 
 
+async def test_an_answer_that_comes_in_pieces_is_read_to_its_end(tmp_path: Path) -> None:
+    text = "".join(f"llamacpp:figure_{number} {number}\n" for number in range(5000))
+
+    async def in_pieces(request: web.Request) -> web.StreamResponse:
+        assert await request.json() == {"asked": True}
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for start in range(0, len(text), 1000):
+            await response.write(text[start : start + 1000].encode())
+            await asyncio.sleep(0)
+        await response.write_eof()
+        return response
+
+    async with serving(tmp_path, in_pieces) as wire:
+        assert await wire.post("http://engine/v1/chat/completions", {"asked": True}) == (200, text)
+
+
+async def test_an_endless_answer_to_a_probe_is_cut(tmp_path: Path) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b"x" * 65536)
+
+    async with serving(tmp_path, endless) as wire:
+        status, text = await wire.post("http://engine/v1/chat/completions")
+    assert (status, len(text)) == (200, 2**20)
+
+
 async def test_an_engine_that_is_not_there_says_so(tmp_path: Path) -> None:
     wire = Wire("http://engine/v1", model="m", socket=tmp_path / "none.sock")
     with pytest.raises(EngineFailed, match="cannot be reached: No such file"):
