@@ -128,6 +128,14 @@ class Cancelled(SubcortexError):
     http_status = 499
 
 
+class ServiceFailed(SubcortexError):
+    """The systemd service cannot be installed, removed or asked; carries systemd's words."""
+
+    code = "service_failed"
+    exit_code = 13
+    http_status = 500
+
+
 _BY_CODE: dict[str, type[SubcortexError]] = {
     cls.code: cls
     for cls in (
@@ -142,6 +150,7 @@ _BY_CODE: dict[str, type[SubcortexError]] = {
         DaemonRunning,
         JournalError,
         Cancelled,
+        ServiceFailed,
     )
 }
 

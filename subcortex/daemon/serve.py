@@ -18,6 +18,7 @@ from subcortex.config import Config
 from subcortex.daemon import lock
 from subcortex.daemon.app import build
 from subcortex.daemon.keys import Service
+from subcortex.daemon.supervisor import Supervisor
 from subcortex.errors import ConfigError, SubcortexError
 from subcortex.mind import Subcortex
 from subcortex.mind.foresight import foresight, this_machine
@@ -59,6 +60,7 @@ async def _serve(config: Config, ready_fd: int | None) -> None:
     log = structlog.get_logger("daemon")
     runtime_dir = paths.private_folder(config.runtime_dir)
     _check_socket_path(config.socket_path)
+    supervisor = Supervisor.of(os.environ)
     with lock.hold(runtime_dir):
         # A tier's own engine is left to it: it knows what to adopt, and ends what it does not want.
         keep = [tier.name for tier in config.tiers] if config.fleet.adopt_s else []
@@ -75,7 +77,9 @@ async def _serve(config: Config, ready_fd: int | None) -> None:
                 stack.callback(lambda: config.socket_path.unlink(missing_ok=True))
                 log.info("ready", pid=os.getpid(), socket=str(config.socket_path), tcp=config.daemon.tcp)
                 _tell(ready_fd, {"ready": os.getpid()})
+                supervisor.tell("READY=1")
                 await _until_stopped(mind, service)
+                supervisor.tell("STOPPING=1")
                 log.info("stopping")
 
 
