@@ -21,7 +21,7 @@ import psutil
 from subcortex import paths
 from subcortex.config import Config, LlamaCppTier, RemoteTier, VllmTier
 from subcortex.engines import _questions, _remains
-from subcortex.engines._metrics import Heart
+from subcortex.engines._metrics import Effort, Heart
 from subcortex.engines.enginelog import inert
 from subcortex.engines.process import EngineProcess, reap
 from subcortex.engines.protocol import Canary, Delta, GenerateRequest, ProcessInfo, Progress
@@ -40,8 +40,6 @@ _LAST_LINE_S = 0.25
 _ORIGIN = "http://engine"
 #: The first question after a start may have kernels compiled: 22 s were seen on two cores.
 _FIRST_CANARY_S, _CANARY_S = 120.0, 30.0
-#: Share of one core that an engine at work has at least, on a crowded machine too; idle it takes a hundredth.
-_BUSY = 0.1
 
 
 class LocalEngine(ABC):
@@ -69,7 +67,7 @@ class LocalEngine(ABC):
         self._failure: SubcortexError | None = None
         self._canary_limit_s = _FIRST_CANARY_S
         self._heart = Heart()
-        self._spent: tuple[float, float] | None = None
+        self._effort = Effort()
 
     @property
     def version(self) -> str | None:
@@ -244,11 +242,9 @@ class LocalEngine(ABC):
         """Return whether it has spent its time computing since the last look."""
         if self._process is None or not self._computes_here:
             return False
-        before = self._spent
         with contextlib.suppress(psutil.Error):
             spent = psutil.Process(self._process.info.pid).cpu_times()
-            self._spent = now = time.monotonic(), spent.user + spent.system
-            return before is not None and now[1] - before[1] >= _BUSY * (now[0] - before[0]) > 0
+            return self._effort.at_work(time.monotonic(), spent.user + spent.system)
         return False
 
     def _connected(self) -> Wire:

@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
+#: Share of one core that a process at work has at least, on a crowded machine too; idle it takes a hundredth.
+_AT_WORK = 0.1
+#: Time spent is counted in hundredths of a second, so a shorter while says nothing.
+_SHORTEST_WHILE_S = 1.0
+
 
 def figures(text: str, names: Collection[str]) -> dict[str, float]:
     """Return the named metrics, each summed over its labels; those that are not there are left out."""
@@ -43,3 +48,26 @@ class Heart:
             self._last = seen
         self._beats += moved or busy
         return self._beats
+
+
+class Effort:
+    """Tells from the time that a process has spent on the CPU whether it was at work."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, float] | None = None
+
+    def at_work(self, now_s: float, spent_s: float) -> bool:
+        """Return whether it was at work since the last look that was at least a second ago.
+
+        Args:
+            now_s: A clock that never goes back.
+            spent_s: Time spent so far by this process, on all cores.
+        """
+        if self._last is None or spent_s < self._last[1]:
+            self._last = now_s, spent_s
+            return False
+        while_s, effort_s = now_s - self._last[0], spent_s - self._last[1]
+        if while_s < _SHORTEST_WHILE_S:
+            return False
+        self._last = now_s, spent_s
+        return effort_s >= _AT_WORK * while_s

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subcortex.engines._metrics import Heart, figures
+from subcortex.engines._metrics import Effort, Heart, figures
 
 TEXT = """\
 # HELP vllm:iteration_tokens_total Histogram of number of tokens per engine_step.
@@ -57,3 +57,31 @@ def test_what_is_seen_at_work_has_a_pulse_whatever_its_counters_say(busy: list[b
     heart = Heart()
     counts = [heart.beat({"steps": 1.0}, busy=at_work) for at_work in busy]
     assert counts[-1] == sum(busy)
+
+
+@given(st.lists(st.tuples(st.floats(1.0, 60.0), st.floats(0.0, 4.0)), min_size=1))
+def test_a_process_is_at_work_where_it_has_a_tenth_of_a_core(whiles: list[tuple[float, float]]) -> None:
+    effort, now_s, spent_s = Effort(), 1000.0, 5.0
+    assert not effort.at_work(now_s, spent_s)
+    for while_s, share in whiles:
+        now_s, spent_s = now_s + while_s, spent_s + while_s * share
+        if abs(share - 0.1) > 1e-6:
+            assert effort.at_work(now_s, spent_s) is (share > 0.1)
+        else:
+            effort.at_work(now_s, spent_s)
+
+
+def test_many_short_whiles_make_one_that_says_something() -> None:
+    effort = Effort()
+    # A tick of a hundredth in a fiftieth of a second is a half, and means nothing.
+    looks = [effort.at_work(place / 50, 0.01 * (place > 0)) for place in range(50)]
+    assert not any(looks)
+    assert not effort.at_work(1.0, 0.02)
+    assert effort.at_work(2.5, 0.32)
+
+
+def test_another_process_begins_anew() -> None:
+    effort = Effort()
+    effort.at_work(0.0, 100.0)
+    assert not effort.at_work(10.0, 5.0)
+    assert effort.at_work(20.0, 15.0)
