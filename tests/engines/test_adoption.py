@@ -185,6 +185,39 @@ def test_a_vllm_that_sleeps_is_not_adopted(place: Path) -> None:
     assert nothing_is_left(place)
 
 
+def test_an_engine_that_was_not_ready_is_not_adopted(place: Path) -> None:
+    config = write_config(place)
+    first = Daemon(config)
+    record = _remains.read(engine_folder(place))
+    assert record is not None
+    _remains.write(engine_folder(place), record._replace(ready=False))
+    first.kill()
+    second = Daemon(config)
+    assert not second.adopted
+    assert gone(first.pid)
+    second.told("stop")
+    second.kill()
+    assert nothing_is_left(place)
+
+
+def test_a_path_too_long_for_sockets_is_no_hindrance(place: Path) -> None:
+    deep = place / ("d" * 100)
+    deep.mkdir()
+    config = write_config(deep, adopt_s=60.0)
+    first = Daemon(config)
+    record = _remains.read(engine_folder(deep))
+    assert record is not None
+    assert len(record.socket) < 50
+    first.kill()
+    second = Daemon(config)
+    assert (second.adopted, second.pid) == (True, first.pid)
+    second.kill()
+    # Another configuration does not know the socket's place; the record does.
+    reap_leftovers(deep / "run")
+    assert nothing_is_left(deep)
+    assert not Path(record.socket).parent.exists()
+
+
 def test_a_daemon_leaves_to_its_tiers_what_they_may_adopt_and_ends_the_rest(place: Path) -> None:
     first = Daemon(write_config(place))
     first.kill()
