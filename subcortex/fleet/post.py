@@ -12,8 +12,11 @@ from subcortex.fleet.gate import Gate
 from subcortex.fleet.machine import Life
 from subcortex.fleet.room import Needs
 from subcortex.fleet.running import Running
-from subcortex.fleet.scene import HOST, Device, Swaps, TierScene
+from subcortex.fleet.scene import HOST, Device, Room, Swaps, TierScene
 from subcortex.types import Rest, TierState, TierStatus
+
+#: What an engine that sleeps keeps of a GPU (context, graphs, NCCL), MiB; vLLM was seen to keep 2 to 3.5 GiB.
+_ASLEEP_MIB = 3584.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Post:
     served: int = 0
     swapped_in: bool = False
     not_before_s: float = -inf
+    rested_s: float = -inf
     waits_for: str | None = None
     why: str | None = None
     running: Running = field(init=False)
@@ -101,7 +105,9 @@ class Post:
             wanted=self.life.wanted,
             swapped_in=self.swapped_in,
             awake=needs.awake,
-            asleep={rest: room for rest, room in needs.asleep.items() if rest in rests},
+            asleep={
+                rest: needs.asleep.get(rest) or _residue(needs) for rest in rests if rest is not Rest.STOP
+            },
             swaps=swaps,
             remains=self.running.remains
             and self.life.state in (TierState.BACKING_OFF, TierState.FAILED, TierState.STOPPED),
@@ -109,6 +115,7 @@ class Post:
             not_before_s=self.not_before_s,
             alone=self.life.alone,
             turns=self.turns(needs, known),
+            rested_s=self.rested_s,
         )
 
     def status(self, now_s: float) -> TierStatus:
@@ -136,3 +143,8 @@ class Post:
             error=life.error.message if life.error else None,
             error_code=life.error.code if life.error else None,
         )
+
+
+def _residue(needs: Needs) -> Room:
+    """Return what a sleeper is taken to keep until that is foretold or measured, MiB."""
+    return {device: mib if device == HOST else min(mib, _ASLEEP_MIB) for device, mib in needs.awake.items()}
