@@ -186,8 +186,8 @@ def test_a_context_is_lowered_until_it_would_be_of_no_use(context: int) -> None:
 
 
 async def test_real_llamacpp_starts_with_half_the_context(make_config: Make, tmp_path: Path) -> None:
-    # Half a KiB a token of cache and one of scratch: 3 GiB beside the program, then half of it.
-    trained, limit = 2**21, int(2.75 * 2**30)
+    # Half a KiB a token of cache and one of scratch: 4.5 GiB beside the program, then half of it.
+    trained, limit = 3 * 2**20, 4 * 2**30
     model = tiny_gguf.write(tmp_path / "long.gguf", context=trained)
     config = make_config(engine="llama.cpp", model=str(model), parallel=1, threads=1)
     engine = create(config.tiers[0], config=config)
