@@ -11,7 +11,7 @@ import aiohttp
 
 from subcortex.client.sending import as_deadline, encoded, never_begun, patience_s, with_less_time
 from subcortex.client.transport import Transport, error_from
-from subcortex.errors import SubcortexError
+from subcortex.errors import DaemonUnreachable, SubcortexError
 from subcortex.types import ThinkRequest
 
 _HEADERS = {"Content-Type": "application/json"}
@@ -39,7 +39,10 @@ async def response(
             except SubcortexError as error:
                 if start is None or not never_begun(error):
                     raise
-                await asyncio.to_thread(start)
+                try:
+                    await asyncio.to_thread(start)
+                except DaemonUnreachable as unreachable:
+                    raise as_deadline(unreachable, request) from None
                 again = with_less_time(request, time.monotonic() - began_s)
                 answer = await _post(session, transport, again)
             try:

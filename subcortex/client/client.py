@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -187,7 +188,7 @@ class Client:
             except SubcortexError as error:
                 if not (self.config.daemon.autostart and never_begun(error)):
                     raise
-            self._ensure_daemon()
+            self._ensure_daemon(request.deadline_s)
             return send(with_less_time(request, time.monotonic() - began_s))
         except DaemonUnreachable as error:
             raise as_deadline(error, request) from None
@@ -195,16 +196,16 @@ class Client:
     def _control(self, method: str, path: str, body: bytes | None = None) -> bytes:
         return self._transport.call(method, path, body, timeout_s=_CONTROL_S)
 
-    def _ensure_daemon(self) -> None:
+    def _ensure_daemon(self, within_s: float | None = None) -> None:
         """Start a daemon, or wait for the one that is starting; returns once one listens."""
         if sys.stderr.isatty() and not self._transport.reachable():
             sys.stderr.write("subcortex: starting the daemon\n")
-        self.start_daemon()
+        start_daemon(self.config, within_s=within_s)
 
     def _async_response(self, request: ThinkRequest) -> Any:
         from subcortex.client.asynchronous import response
 
-        start = self._ensure_daemon if self.config.daemon.autostart else None
+        start = partial(self._ensure_daemon, request.deadline_s) if self.config.daemon.autostart else None
         return response(self._transport, request, start)
 
 
