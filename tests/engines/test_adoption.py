@@ -41,6 +41,12 @@ def keeper_of(place: Path) -> int:
     return record.keeper.pid
 
 
+def kill_keeper(place: Path) -> None:
+    keeper = keeper_of(place)
+    os.kill(keeper, signal.SIGKILL)
+    wait_for(lambda: gone(keeper))
+
+
 def nothing_is_left(place: Path) -> bool:
     return left(place) == [] and list(engine_folder(place).iterdir()) == []
 
@@ -133,7 +139,7 @@ def test_a_command_that_has_changed_is_not_what_runs(place: Path) -> None:
 
 def test_a_killed_keeper_ends_the_engine_and_the_daemon_hears_of_it(place: Path) -> None:
     only = Daemon(write_config(place))
-    os.kill(keeper_of(place), signal.SIGKILL)
+    kill_keeper(place)
     assert only.told("exited") in ("lost its keeper", "ended")
     wait_for(lambda: gone(only.pid))
     only.told("stop")
@@ -144,7 +150,7 @@ def test_a_killed_keeper_ends_the_engine_and_the_daemon_hears_of_it(place: Path)
 def test_when_keeper_and_daemon_are_killed_the_next_one_clears_up(place: Path) -> None:
     config = write_config(place, tier='env = { STUBBORN = "1" }')
     first = Daemon(config)
-    os.kill(keeper_of(place), signal.SIGKILL)
+    kill_keeper(place)
     first.kill()
     assert not gone(first.pid)
     workers, shared = family(place)
@@ -232,7 +238,7 @@ def test_a_daemon_leaves_to_its_tiers_what_they_may_adopt_and_ends_the_rest(plac
 
 def test_what_cannot_be_adopted_is_ended_though_its_tier_is_there(place: Path) -> None:
     first = Daemon(write_config(place))
-    os.kill(keeper_of(place), signal.SIGKILL)
+    kill_keeper(place)
     first.kill()
     (done,) = reap_leftovers(place / "run", keep=["fast"])
     assert done.startswith("fast: ended ")
