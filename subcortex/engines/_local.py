@@ -268,11 +268,14 @@ class LocalEngine(ABC):
     async def stop(self, grace_s: float = 10.0) -> None:
         """End the whole process tree; returns when processes and socket are gone."""
         if self._wire is not None:
-            await self._wire.close()
+            self._wire.break_off()
         if self._process is not None:
             await self._process.stop(grace_s)
             self._process = None
-        self._wire = None
+        if self._wire is not None:
+            # Only now: who still waits for a first byte hears of the end from the server's own.
+            await self._wire.close()
+            self._wire = None
         if self._socket is not None:
             self._socket.unlink(missing_ok=True)
             if self._socket.parent != self._folder:

@@ -65,9 +65,19 @@ class Wire:
         self._log_tail = log_tail
         self._headers = _HEADERS | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._answering: set[aiohttp.ClientResponse] = set()
+
+    def break_off(self) -> None:
+        """Have the requests whose answers have begun end with EngineFailed now."""
+        for response in self._answering:
+            response.content.set_exception(aiohttp.ServerDisconnectedError())
 
     async def close(self) -> None:
-        """Close all connections; requests at work end with EngineFailed."""
+        """Close all connections.
+
+        Those that wait for the first byte of an answer are not told: end their server first, or ask nothing.
+        """
+        self.break_off()
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             await session.close()
@@ -111,6 +121,7 @@ class Wire:
                 headers=self._headers,
                 timeout=self._timeout,
             )
+            self._answering.add(response)
             if response.status != 200:
                 raise await self._refusal(response)
             if not streamed:
@@ -138,6 +149,7 @@ class Wire:
             raise self._failed(f"the engine's answer is no chat completion: {error}") from error
         finally:
             if response is not None:
+                self._answering.discard(response)
                 response.release() if complete else response.close()
 
     def _body(self, request: GenerateRequest, streamed: bool) -> dict[str, Any]:

@@ -314,6 +314,8 @@ class Fleet:
             if not looking:
                 self._announce(post, before, now_s - post.since_s)
             post.since_s = now_s
+            if machine.comes_to_rest(before.state, post.life.state):
+                post.rested_s = now_s
         if isinstance(event, machine.NoRoom):
             post.not_before_s = now_s + _NO_ROOM_PAUSE_S
         post.gate.open = post.life.state is TierState.READY
@@ -451,6 +453,8 @@ class Fleet:
     def _send_away(self, post: Post, why: str) -> None:
         """Tell those who have waited twice as long as anybody should that the tier does not come."""
         longest_s = 2 * self._rules.max_wait_s + self.swaps.swaps(post.name).back_s[Rest.STOP]
+        if self._clock.monotonic_s() - post.rested_s < longest_s:
+            return
         error = Overloaded(
             f"{post.name} has not come up in {longest_s:.0f} s: {why}",
             hint="`subcortex ps` shows who holds the memory.",

@@ -209,7 +209,8 @@ def step(life: Life, event: Event, now_s: float, max_restarts: int) -> Step:
         case Leave(rest) if state is TierState.READY:
             return _to(replace(life, rest=rest, wanted=False), TierState.DRAINING)
         case Leave(Rest.STOP) if state is TierState.ASLEEP:
-            return _to(replace(life, rest=Rest.STOP, wanted=False), TierState.STOPPING, Effect.STOP)
+            # How it sleeps stays known: it holds no more than that while it goes.
+            return _to(replace(life, wanted=False), TierState.STOPPING, Effect.STOP)
         case Recall() if state is TierState.DRAINING:
             return _to(replace(life, rest=None), TierState.READY, Effect.ADMIT)
         case Drained() if state is TierState.DRAINING:
@@ -234,6 +235,13 @@ def step(life: Life, event: Event, now_s: float, max_restarts: int) -> Step:
             return _to(replace(life, rest=None), TierState.STOPPED)
         case _:
             return Step(life)
+
+
+def comes_to_rest(before: TierState, after: TierState) -> bool:
+    """Return whether a change of state is that of an engine which gives back what it held."""
+    if after in (TierState.BACKING_OFF, TierState.FAILED):
+        return before in _ALIVE
+    return before in LEAVING and after in (TierState.ASLEEP, TierState.STOPPED)
 
 
 def _to(life: Life, state: TierState, *effects: Effect) -> Step:

@@ -227,6 +227,13 @@ class Running:
         """Take the canary of an engine that may sleep later."""
         if self._engine.rests - {Rest.STOP}:
             self._canary = await self._engine.canary()
+            why = canary.implausible(self._canary) if self._canary is not None else None
+            if why is not None:
+                raise EngineFailed(
+                    f"{self._engine.kind} serving {self._engine.model} started wrong: {why}",
+                    hint="Damaged weights, or a kernel that fails on this GPU.",
+                    log_tail=self._engine.log_tail(),
+                )
         await self._settled(TierState.READY, None)
 
     async def _live(self) -> str:

@@ -32,6 +32,8 @@ class Waiter:
     wait_s: float | None = None
 
 
+#: A driver shows as free what a process held this long after its end, or before; seconds.
+_GIVEN_BACK_S = 15.0
 #: Assumed until measured, seconds: to leave by each way, and to come back from it.
 LEAVE_S = {Rest.STOP: 5.0, Rest.SLEEP_1: 10.0, Rest.SLEEP_2: 5.0}
 BACK_S = {Rest.STOP: 30.0, Rest.SLEEP_1: 3.0, Rest.SLEEP_2: 15.0}
@@ -50,6 +52,15 @@ class Swaps:
     answer_s: float = 1.0
 
 
+#: States that lead into sleep and out of it.
+_BETWEEN = frozenset({TierState.DRAINING, TierState.SLEEPING, TierState.WAKING})
+
+
+def most(one: Room, other: Room) -> Room:
+    """Return the larger of both for each device, MiB."""
+    return {device: max(one.get(device, 0.0), other.get(device, 0.0)) for device in {*one, *other}}
+
+
 @dataclass(frozen=True, slots=True)
 class TierScene:
     """One tier as it is.
@@ -66,6 +77,7 @@ class TierScene:
         not_before_s: It is not tried again before.
         alone: It needs its devices for itself.
         turns: The devices on which nobody else may start while it does.
+        rested_s: When it last came to rest, or failed, after it had been up.
     """
 
     name: str
@@ -87,6 +99,7 @@ class TierScene:
     not_before_s: float = -inf
     alone: bool = False
     turns: frozenset[Device] = frozenset({HOST})
+    rested_s: float = -inf
 
     @property
     def busy(self) -> bool:
@@ -96,15 +109,21 @@ class TierScene:
     @property
     def holds(self) -> Room:
         """What it holds now, or will before it holds less, by device."""
+        if self.state in _BETWEEN and self.rest is not None:
+            # Its weights are on both sides for a while.
+            return most(self.awake, self.asleep.get(self.rest, {}))
+        # One that is stopped out of its sleep holds no more than a sleeper.
+        if self.state in (TierState.ASLEEP, TierState.STOPPING) and self.rest not in (None, Rest.STOP):
+            return self.asleep.get(self.rest, self.awake)
         if self.state in UP or self.remains:
             return self.awake
-        if self.state is TierState.ASLEEP and self.rest is not None:
-            return self.asleep.get(self.rest, self.awake)
         return {}
 
     @property
     def will_hold(self) -> Room:
-        """What it holds once it has come to rest, if it is on its way there; else what it holds."""
+        """What it holds once it has come to where it is going, if it is on its way; else what it holds."""
+        if self.state is TierState.WAKING:
+            return self.awake
         if self.state not in LEAVING and not (self.remains and self.state not in UP):
             return self.holds
         if self.state is TierState.STOPPING or self.remains or self.rest in (None, Rest.STOP):
@@ -144,7 +163,7 @@ class Scene:
         return left
 
     def coming_free(self) -> dict[Device, float]:
-        """Return what those who are leaving will have given back of each device, MiB."""
+        """Return what those on their way will have given back of each device, MiB."""
         back = dict.fromkeys(self.room, 0.0)
         for tier in self.tiers:
             after = tier.will_hold
@@ -156,6 +175,14 @@ class Scene:
     def starting_on(self) -> frozenset[Device]:
         """Return the devices that somebody starts or wakes on now."""
         return frozenset(device for tier in self.tiers if tier.state in COMING for device in tier.turns)
+
+    def unsure(self, device: Device) -> bool:
+        """Return whether what was seen of a device may lack what a tier has just given back."""
+        return any(
+            device in tier.awake
+            and (tier.state in LEAVING or tier.remains or tier.rested_s + _GIVEN_BACK_S > self.seen_s)
+            for tier in self.tiers
+        )
 
 
 def due_s(tier: TierScene, max_wait_s: float, lead_s: float) -> float:
@@ -170,7 +197,9 @@ def due_s(tier: TierScene, max_wait_s: float, lead_s: float) -> float:
 
 
 def _due_s(waiter: Waiter, tier: TierScene, max_wait_s: float, lead_s: float) -> float:
-    latest_s = waiter.since_s + (max_wait_s if waiter.wait_s is None else waiter.wait_s) - lead_s
+    # While its tier was up it waited for nobody to make room.
+    since_s = max(waiter.since_s, tier.rested_s)
+    latest_s = since_s + (max_wait_s if waiter.wait_s is None else waiter.wait_s) - lead_s
     if waiter.deadline_s is None:
         return latest_s
     by_deadline_s = waiter.deadline_s - tier.swaps.answer_s - lead_s
@@ -178,8 +207,6 @@ def _due_s(waiter: Waiter, tier: TierScene, max_wait_s: float, lead_s: float) ->
     return min(latest_s, by_deadline_s) if by_deadline_s >= waiter.since_s else latest_s
 
 
-def wanted_now(tier: TierScene, now_s: float, max_wait_s: float, lead_s: float) -> bool:
-    """Return whether a thought that waits for the tier would have it now, rather than ride along later."""
-    return any(
-        waiter.wait_s is None or _due_s(waiter, tier, max_wait_s, lead_s) <= now_s for waiter in tier.waiters
-    )
+def wants_now(waiter: Waiter, tier: TierScene, now_s: float, max_wait_s: float, lead_s: float) -> bool:
+    """Return whether a thought that waits for a tier would have it now, rather than ride along later."""
+    return waiter.wait_s is None or _due_s(waiter, tier, max_wait_s, lead_s) <= now_s

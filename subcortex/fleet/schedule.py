@@ -6,12 +6,12 @@ on one device at once, and whoever had to make room for another is told why he w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from math import inf
 
-from subcortex.fleet.scene import HOST, Device, Room, Scene, TierScene, due_s, wanted_now
+from subcortex.fleet.scene import HOST, Device, Room, Scene, TierScene, due_s, wants_now
 from subcortex.types import Rest, TierState
 
 #: Sets of up to so many tiers are weighed against each other as those who make room.
@@ -90,6 +90,40 @@ class _Leave:
     why: str
 
 
+@dataclass(slots=True)
+class _Books:
+    """What is left to give away while a schedule is made, MiB by device.
+
+    Args:
+        free: What nobody holds or was promised.
+        back: What those who leave will have given back.
+        turns: Devices on which somebody starts.
+        gone: Tiers that were asked to leave just now.
+        short: What tiers that wait still lack.
+    """
+
+    free: dict[Device, float]
+    back: dict[Device, float]
+    turns: set[Device]
+    gone: set[str] = field(default_factory=set)
+    short: dict[str, Room] = field(default_factory=dict)
+
+    def take(self, need: Room) -> None:
+        """Promise this to somebody."""
+        for device, mib in need.items():
+            if device in self.free:
+                self.free[device] -= mib
+
+    def leaves(self, tier: TierScene, rest: Rest) -> None:
+        """Reckon with a tier's leaving; what it takes of the host to sleep is taken at once."""
+        self.gone.add(tier.name)
+        for device, mib in _gives(tier, rest).items():
+            if device in self.free and mib < 0:
+                self.free[device] += mib
+            elif device in self.back:
+                self.back[device] += mib
+
+
 def schedule(scene: Scene) -> Schedule:
     """Return the moves that a scene asks for.
 
@@ -97,22 +131,26 @@ def schedule(scene: Scene) -> Schedule:
     anyway, where that drives nobody out who has anything to do.
     """
     made = Schedule()
-    free, back, turns = scene.free(), scene.coming_free(), set(scene.starting_on())
-    gone: set[str] = set()
+    books = _Books(scene.free(), scene.coming_free(), set(scene.starting_on()))
     for tier in scene.tiers:
         if tier.held_back and tier.state is TierState.READY:
-            rest = _resting(tier, scene, None)
+            rest = _resting(tier, None, {}, books)
             made.moves.append(Go(tier.name, rest, tier.held_back))
-            gone.add(tier.name)
-            _give_back(tier, rest, back)
-    for tier in _wanted(scene, made):
-        _place(tier, scene, made, free, back, turns, gone)
-    needed = {move.room_for for move in made.moves if isinstance(move, Go)} | set(made.waits)
+            books.leaves(tier, rest)
+    wanted = _wanted(scene, made)
+    for tier in wanted:
+        if tier.waiters:
+            _place(tier, scene, made, books)
     for tier in scene.tiers:
-        if tier.state is TierState.DRAINING and not tier.held_back:
-            rivals = [one for one in scene.tiers if one.name in needed and not one.held_back]
-            if not any(_overlap(tier, rival) for rival in rivals):
-                made.moves.append(Stay(tier.name))
+        if tier.state is TierState.BACKING_OFF and tier.waiters and not tier.held_back:
+            # It is tried again in a moment: nobody moves in whom nobody waits for.
+            books.take(_extra(tier))
+    for tier in wanted:
+        if not tier.waiters:
+            _place(tier, scene, made, books)
+    for tier in scene.tiers:
+        if tier.state is TierState.DRAINING and not tier.held_back and not _needed(tier, scene, books):
+            made.moves.append(Stay(tier.name))
     return made
 
 
@@ -127,97 +165,108 @@ def _wanted(scene: Scene, made: Schedule) -> list[TierScene]:
         if tier.held_back:
             made.waits[tier.name] = tier.held_back
             continue
-        if tier.not_before_s > scene.now_s:
-            made.look_again(tier.not_before_s)
-            made.waits[tier.name] = made.waits.get(tier.name, "tried a moment ago, and there was no room")
-            continue
+        # Others left for it: what they gave back is nobody else's, not even theirs.
+        invited = tier.swapped_in and bool(tier.waiters)
         due = due_s(tier, scene.max_wait_s, tier.coming_s)
         highest = max((waiter.priority for waiter in tier.waiters), default=0)
         oldest = min((waiter.since_s for waiter in tier.waiters), default=inf)
         overdue = due <= scene.now_s
-        key = (not overdue, due if overdue else 0.0, -highest, oldest, not tier.eager, tier.rank)
+        key = (
+            not invited,
+            not overdue,
+            due if overdue else 0.0,
+            -highest,
+            oldest,
+            not tier.eager,
+            tier.rank,
+        )
         found.append((key, tier))
     return [tier for _, tier in sorted(found, key=lambda pair: pair[0])]
 
 
-def _place(
-    tier: TierScene,
-    scene: Scene,
-    made: Schedule,
-    free: dict[Device, float],
-    back: dict[Device, float],
-    turns: set[Device],
-    gone: set[str],
-) -> None:
+def _place(tier: TierScene, scene: Scene, made: Schedule, books: _Books) -> None:
     """Find room for one tier: take what is free, wait for what is given back, or ask others to leave."""
-    need = _extra(tier, scene)
-    most = _most(tier, scene)
-    for device, mib in need.items():
-        if device in scene.room and mib > most.get(device, 0.0):
-            made.hopeless[tier.name] = Shortage(device, tier.awake.get(device, mib), scene.room[device])
+    need = _extra(tier)
+    for device, mib in tier.awake.items():
+        if device in scene.room and mib > scene.room[device]:
+            if scene.unsure(device):
+                made.waits[tier.name] = "memory is being given back"
+                books.short[tier.name] = {device: mib - scene.room[device]}
+            else:
+                made.hopeless[tier.name] = Shortage(device, mib, scene.room[device])
             return
     short = {
-        device: mib - free[device] for device, mib in need.items() if device in free and mib > free[device]
+        device: mib - books.free[device]
+        for device, mib in need.items()
+        if device in books.free and mib > 0 and mib > books.free[device]
     }
-    others_there = tier.alone and any(
-        other.name != tier.name and other.holds and _overlap(tier, other) for other in scene.tiers
-    )
+    others_there = tier.alone and any(_beside(tier, other) for other in scene.tiers)
+    if tier.not_before_s > scene.now_s:
+        made.look_again(tier.not_before_s)
+        made.waits[tier.name] = "tried a moment ago, and there was no room"
+        books.take(need)
+        books.short[tier.name] = short
+        return
     if not short and not others_there:
-        if tier.turns & turns:
+        books.take(need)
+        if tier.turns & books.turns:
             made.waits[tier.name] = "another engine is starting there"
             return
         made.moves.append(Come(tier.name))
-        turns |= tier.turns
-        _take(need, free)
+        books.turns |= tier.turns
         return
-    if short and all(mib <= back.get(device, 0.0) for device, mib in short.items()):
+    books.short[tier.name] = short or dict.fromkeys(tier.turns, 0.0)
+    if short and all(mib <= books.back.get(device, 0.0) for device, mib in short.items()):
         made.waits[tier.name] = "memory is being given back"
-        _take(need, free)
+        books.take(need)
         return
-    leavers, why, at_s = _leavers(tier, scene, short, back, gone, others_there)
+    leavers, why, at_s = _leavers(tier, scene, short, books, others_there)
     if leavers is None:
         made.waits[tier.name] = why
         made.look_again(at_s)
         if due_s(tier, scene.max_wait_s, tier.coming_s) <= scene.now_s:
             # What becomes free is his, not the next one's.
-            _take(need, free)
+            books.take(need)
         return
     for leaver, rest in leavers:
         made.moves.append(Go(leaver.name, rest, f"room for {tier.name}", tier.name))
-        gone.add(leaver.name)
-        _give_back(leaver, rest, back)
+        books.leaves(leaver, rest)
     made.waits[tier.name] = f"{', '.join(leaver.name for leaver, _ in leavers)} makes room"
-    _take(need, free)
+    books.take(need)
+
+
+def _needed(tier: TierScene, scene: Scene, books: _Books) -> bool:
+    """Return whether somebody waits for what a draining tier gives back."""
+    gives = {device for device, mib in _gives(tier, tier.rest or Rest.STOP).items() if mib > 0}
+    lacking = {one.name: books.short.get(one.name, {}).keys() for one in scene.tiers}
+    return any(gives & lacks for lacks in lacking.values())
 
 
 def _leavers(
-    tier: TierScene,
-    scene: Scene,
-    short: Mapping[Device, float],
-    back: Mapping[Device, float],
-    gone: set[str],
-    everyone: bool,
+    tier: TierScene, scene: Scene, short: Room, books: _Books, everyone: bool
 ) -> tuple[list[tuple[TierScene, Rest]] | None, str, float]:
     """Return who is to leave for a tier; or None, why nobody may now, and when somebody may."""
+    missing = {device: mib - books.back.get(device, 0.0) for device, mib in short.items()}
+    missing = {device: mib for device, mib in missing.items() if mib > 0}
     there = [
         other
         for other in scene.tiers
-        if other.name not in (tier.name, *gone)
+        if other.name not in books.gone
         and other.state in (TierState.READY, TierState.ASLEEP)
-        and other.holds
-        and _overlap(tier, other)
+        and (
+            _beside(tier, other)
+            if everyone
+            else other.name != tier.name and any(other.holds.get(device, 0.0) > 0 for device in missing)
+        )
     ]
     if not there:
         return None, "nobody there can leave now", inf
-    missing = {device: mib - back.get(device, 0.0) for device, mib in short.items()}
     best: tuple[float, list[tuple[TierScene, Rest]]] | None = None
     why, soonest_s = "nobody there can leave", inf
     for group in _groups(there, everyone):
-        ways = [(one, _resting(one, scene, tier, missing)) for one in group]
+        ways = _ways(group, tier, missing, books)
         if not everyone and not _enough(ways, missing):
-            ways = [(one, Rest.STOP) for one in group]
-            if not _enough(ways, missing):
-                continue
+            continue
         verdicts = [(_may_leave(one, tier, scene, rest), one) for one, rest in ways]
         last, blocker = max(verdicts, key=lambda pair: pair[0].at_s)
         if last.at_s > scene.now_s:
@@ -232,6 +281,23 @@ def _leavers(
     return best[1], "", inf
 
 
+def _ways(
+    group: tuple[TierScene, ...], comer: TierScene, missing: Room, books: _Books
+) -> list[tuple[TierScene, Rest]]:
+    """Return how each of a group had best leave; who would not give enough asleep is stopped."""
+    host = books.free.get(HOST, inf) - max(0.0, _extra(comer).get(HOST, 0.0))
+    ways: list[tuple[TierScene, Rest]] = []
+    for one in group:
+        rest = _resting(one, comer, missing, books, host)
+        host += min(0.0, _gives(one, rest).get(HOST, 0.0))
+        ways.append((one, rest))
+    for place, (one, _) in enumerate(ways):
+        if _enough(ways, missing):
+            break
+        ways[place] = one, Rest.STOP
+    return ways
+
+
 def _groups(there: Sequence[TierScene], everyone: bool) -> Iterator[tuple[TierScene, ...]]:
     if everyone:
         yield tuple(there)
@@ -242,52 +308,54 @@ def _groups(there: Sequence[TierScene], everyone: bool) -> Iterator[tuple[TierSc
         yield tuple(there)
 
 
-def _enough(ways: Iterable[tuple[TierScene, Rest]], missing: Mapping[Device, float]) -> bool:
-    given = dict.fromkeys(missing, 0.0)
-    for tier, rest in ways:
-        _give_back(tier, rest, given)
-    return all(given[device] >= mib for device, mib in missing.items())
+def _enough(ways: Iterable[tuple[TierScene, Rest]], missing: Room) -> bool:
+    gives = [_gives(tier, rest) for tier, rest in ways]
+    return all(sum(one.get(device, 0.0) for one in gives) >= mib for device, mib in missing.items())
 
 
 def _may_leave(leaver: TierScene, comer: TierScene, scene: Scene, rest: Rest) -> _Leave:
     """Return when a tier may be asked to leave for another."""
+    if not comer.waiters and (leaver.eager or not comer.eager):
+        return _Leave(inf, "keeps its place: nobody waits")
     if leaver.state is TierState.ASLEEP:
         return _Leave(-inf, "")
     swap_s = leaver.swaps.leave_s[rest] + comer.coming_s
     settled_s = leaver.since_s + swap_s if leaver.swapped_in else -inf
     if not comer.waiters:
-        if leaver.eager or not comer.eager:
-            return _Leave(inf, "keeps its place: nobody waits")
         back_and_forth_s = swap_s + leaver.swaps.back_s[rest]
         idle_s = inf if leaver.busy else leaver.idle_since_s + back_and_forth_s
         return _Leave(max(settled_s, idle_s), "may be needed again")
     due = due_s(comer, scene.max_wait_s, swap_s)
+    pressing = [one for one in comer.waiters if wants_now(one, comer, scene.now_s, scene.max_wait_s, swap_s)]
     if leaver.busy:
         ours = max((waiter.priority for waiter in leaver.waiters), default=0)
-        theirs = max(waiter.priority for waiter in comer.waiters)
-        if theirs > ours:
+        if max((waiter.priority for waiter in pressing), default=ours) > ours:
             return _Leave(settled_s, "has only just come")
         count = leaver.in_flight + len(leaver.waiters)
         return _Leave(max(settled_s, due), f"has {count} {'thought' if count == 1 else 'thoughts'}")
-    if wanted_now(comer, scene.now_s, scene.max_wait_s, swap_s):
+    if pressing:
         return _Leave(settled_s, "has only just come")
     return _Leave(max(settled_s, due), "stays: what waits may wait")
 
 
 def _resting(
-    tier: TierScene, scene: Scene, comer: TierScene | None, missing: Mapping[Device, float] | None = None
+    tier: TierScene, comer: TierScene | None, missing: Room, books: _Books, host_mib: float | None = None
 ) -> Rest:
-    """Return how a tier had best rest: what leaving costs now, and coming back later, of what is possible."""
+    """Return how a tier had best rest: what leaving costs now, and coming back later, of what is possible.
+
+    Args:
+        missing: A kind of sleep that gives nothing of this back is no way to leave.
+        host_mib: What its sleep may take of the host.
+    """
     if tier.state is TierState.ASLEEP:
         return Rest.STOP
-    free = scene.free()
+    host_mib = books.free.get(HOST, inf) if host_mib is None else host_mib
     possible = [Rest.STOP]
-    for rest, after in tier.asleep.items():
+    for rest in tier.asleep:
+        gives = _gives(tier, rest)
         # Its weights go to host memory, which must have room for them besides what it holds already.
-        host_mib = after.get(HOST, 0.0) - tier.awake.get(HOST, 0.0)
-        fits = HOST not in free or host_mib <= free[HOST] - (comer.awake.get(HOST, 0.0) if comer else 0.0)
-        enough = missing is None or _enough([(tier, rest)], missing)
-        if fits and enough:
+        fits = -gives.get(HOST, 0.0) <= max(0.0, host_mib)
+        if fits and (not missing or any(gives.get(device, 0.0) > 0 for device in missing)):
             possible.append(rest)
     on_path = 1.0 if comer is not None and comer.waiters else 0.0
     reuse = 1.0 if tier.eager or tier.waiters or tier.rank else 0.5
@@ -305,30 +373,19 @@ def _loss(tier: TierScene, rest: Rest, scene: Scene) -> float:
     return leave_s + tier.swaps.back_s[rest] * (reuse + waiting + recent)
 
 
-def _extra(tier: TierScene, scene: Scene) -> dict[Device, float]:
+def _extra(tier: TierScene) -> dict[Device, float]:
     """Return what a tier at rest takes more of each device once it is up."""
     held = tier.holds
-    return {device: mib - held.get(device, 0.0) for device, mib in tier.awake.items()}
+    return {device: max(0.0, mib - held.get(device, 0.0)) for device, mib in tier.awake.items()}
 
 
-def _most(tier: TierScene, scene: Scene) -> Room:
-    """Return what a device could give a tier at rest if all others were gone."""
-    held = tier.holds
-    return {device: mib - held.get(device, 0.0) for device, mib in scene.room.items()}
+def _beside(tier: TierScene, other: TierScene) -> bool:
+    """Return whether another has a process on a device that a tier runs on."""
+    return other.name != tier.name and bool(other.holds) and bool(tier.turns & other.turns)
 
 
-def _overlap(one: TierScene, other: TierScene) -> bool:
-    return bool(one.awake.keys() & other.awake.keys())
-
-
-def _take(need: Room, free: dict[Device, float]) -> None:
-    for device, mib in need.items():
-        if device in free:
-            free[device] -= mib
-
-
-def _give_back(tier: TierScene, rest: Rest, back: dict[Device, float]) -> None:
+def _gives(tier: TierScene, rest: Rest) -> dict[Device, float]:
+    """Return what a tier gives back of each device by such a rest; below 0 where it takes more."""
     after = {} if rest is Rest.STOP else tier.asleep.get(rest, {})
-    for device, mib in tier.holds.items():
-        if device in back:
-            back[device] += mib - after.get(device, 0.0)
+    held = tier.holds
+    return {device: held.get(device, 0.0) - after.get(device, 0.0) for device in {*held, *after}}
