@@ -344,6 +344,9 @@ class Running:
                 silent = 0 if await self._engine.healthy() else silent + 1
                 if silent == most:
                     return f"did not answer its health route {silent} times, {every_s:g} s apart"
+                if silent:
+                    # Its counters would not come either, and each question waits for seconds.
+                    continue
                 before, moved = await self._moved(before)
                 still = 0 if moved else still + 1
                 if still == most:

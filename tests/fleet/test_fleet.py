@@ -154,6 +154,26 @@ async def test_who_has_another_tier_does_not_wait_for_one_that_died():
     await fleet.close()
 
 
+async def test_of_an_engine_that_is_silent_no_counters_are_asked():
+    engine = ScriptedEngine()
+    asked = []
+
+    async def beat() -> int | None:
+        asked.append(engine.is_healthy)
+        return len(asked)
+
+    engine.beat = beat  # type: ignore[method-assign]
+    fleet = Fleet([member("fast", engine)], timing=Timing(look_every_s=0.001))
+    async with fleet.lease("fast"):
+        await until(lambda: len(asked) > 2)
+        engine.is_healthy = False
+        await until(lambda: fleet.state("fast") is TierState.BACKING_OFF)
+    assert "health route 3 times" in (fleet.status()[0].error or "")
+    # One look may have been under way between the two questions.
+    assert asked.count(False) <= 1
+    await fleet.close()
+
+
 async def test_an_engine_that_is_silent_again_and_again_is_restarted():
     engine = ScriptedEngine()
     fleet = Fleet([member("fast", engine)], timing=Timing(look_every_s=0.001))
