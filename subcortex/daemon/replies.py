@@ -77,6 +77,9 @@ async def errors_as_json(request: web.Request, handler: _Handler) -> web.StreamR
         return error_response(error)
     except web.HTTPException as error:
         return error_response(_NoSuchRoute(f"{request.method} {request.path}: {error.reason}", error.status))
+    except ConnectionResetError:
+        # Whoever asked has gone away; that is no fault of ours, and nobody is left to answer.
+        raise
     except Exception as error:
         _log.exception("request failed", path=request.path)
         return error_response(SubcortexError(f"internal error: {type(error).__name__}", hint="See the log."))

@@ -1,0 +1,34 @@
+"""What becomes of errors on their way out of the daemon."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from aiohttp import ClientConnectionResetError, web
+from aiohttp.test_utils import make_mocked_request
+from structlog.testing import capture_logs
+
+from subcortex.daemon.replies import errors_as_json
+
+
+async def passed_on(error: Exception) -> web.StreamResponse:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        raise error
+
+    return await errors_as_json(make_mocked_request("POST", "/v1/think"), handler)
+
+
+async def test_a_caller_that_went_away_is_no_error_of_ours():
+    with capture_logs() as logs, pytest.raises(ConnectionResetError):
+        await passed_on(ClientConnectionResetError("Cannot write to closing transport"))
+    assert logs == []
+
+
+async def test_what_nobody_foresaw_is_logged_and_told_without_its_traceback():
+    with capture_logs() as logs:
+        response = await passed_on(ZeroDivisionError("secret"))
+    assert isinstance(response, web.Response)
+    assert response.status == 500
+    assert json.loads(response.text or "")["error"]["message"] == "internal error: ZeroDivisionError"
+    assert [(log["event"], log["log_level"]) for log in logs] == [("request failed", "error")]
