@@ -26,7 +26,7 @@ from subcortex.types import Status, ThoughtStatus
 
 ROOT = Path(__file__).parent.parent
 MARK, ENGINE_MARK = "CHAOS_WORLD", "SUBCORTEX_ENGINE_ID"
-ADOPT_S = 5.0
+ADOPT_S = 12.0
 #: What is left of a dead engine has this long to end: its keeper's patience, its grace, and the looks.
 STRAY_S = ADOPT_S + 12.0
 _LOOK_EVERY_S = 0.3
