@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
 import sys
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from typing import TextIO, cast
 
 import structlog
 from aiohttp import web
@@ -183,6 +185,18 @@ def _tell(fd: int | None, message: dict[str, object]) -> None:
         os.close(fd)
 
 
+class _Unfailing(io.TextIOBase):
+    """Writes to a descriptor what it takes, and drops the rest: a full disk must stop no work that logs."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            os.write(self._fd, text.encode("utf-8", "backslashreplace"))
+        return len(text)
+
+
 def log_to_stderr() -> None:
     """Write one JSON object a line to stderr, or plain lines when that is a terminal."""
     terminal = sys.stderr.isatty()
@@ -194,6 +208,6 @@ def log_to_stderr() -> None:
             structlog.processors.format_exc_info,
             structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Unfailing(sys.stderr.fileno()))),
         cache_logger_on_first_use=True,
     )

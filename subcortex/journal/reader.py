@@ -8,6 +8,7 @@ import statistics
 import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from itertools import combinations
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from subcortex.errors import InvalidRequest, JournalError
 from subcortex.journal import boots, rows, search
 from subcortex.journal.database import connect_reader, explained
 from subcortex.journal.migrations import LATEST, checked_version
-from subcortex.journal.records import BootRecord, ThoughtRecord, TierMeasured
+from subcortex.journal.records import BootRecord, EventRecord, ThoughtRecord, TierMeasured
 from subcortex.types import ThoughtStatus
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Reader:
         """
         if limit <= 0:
             return []
-        wheres, values = _filters(drive=drive, tier=tier, session=session, status=status)
+        wheres, values = _filters("t", drive=drive, tier=tier, session=session, status=status)
         sql = rows.SELECT_RECORD
         if query is not None:
             expression = search.expression(query)
@@ -169,6 +170,29 @@ class Reader:
         with self._lock:
             found = self._query(sql, {**given, "limit": limit})
         return [record for row in found if (record := boots.readable(row)) is not None]
+
+    def events(
+        self, *, limit: int = 1000, tier: str | None = None, kind: str | None = None
+    ) -> list[EventRecord]:
+        """Return what happened to engines, newest first: each change of state, with its facts.
+
+        Raises:
+            JournalError: The database cannot be read.
+        """
+        wheres, values = _filters("e", tier=tier, kind=kind)
+        sql = f"SELECT e.* FROM events e WHERE {' AND '.join(wheres) or '1'} ORDER BY e.seq DESC LIMIT :limit"  # noqa: S608
+        with self._lock:
+            found = self._query(sql, {**values, "limit": limit})
+        return [
+            EventRecord(
+                at=datetime.fromisoformat(row["at"]),
+                run_id=row["run_id"],
+                tier=row["tier"],
+                kind=row["kind"],
+                detail=json.loads(row["detail"]),
+            )
+            for row in found
+        ]
 
     def hardware(self, digest: str) -> dict[str, Any] | None:
         """Return the machine that ``Journal.save_hardware`` gave this digest for; None if there is none.
@@ -237,12 +261,12 @@ ORDER BY seq DESC LIMIT :last"""
 _READY = "SELECT tier, detail FROM events WHERE kind = 'ready' ORDER BY seq DESC LIMIT :last"
 
 
-def _filters(**wanted: str | None) -> tuple[list[str], dict[str, Any]]:
+def _filters(table: str, **wanted: str | None) -> tuple[list[str], dict[str, Any]]:
     """Return WHERE terms and their values for the filters that are given."""
     wheres, values = [], {}
     for column, value in wanted.items():
         if value is not None:
-            wheres.append(f"t.{column} = :{column}")
+            wheres.append(f"{table}.{column} = :{column}")
             values[column] = rows.storable(value.upper() if column == "drive" else value)
     if wanted.get("status") not in (None, ThoughtStatus.COMPLETED):
         # Said as a constant, since the index of what did not complete cannot be used otherwise.

@@ -188,6 +188,18 @@ class BootRecord(BaseModel):
     error: Failure | None = None
 
 
+class EventRecord(BaseModel):
+    """Something that happened to an engine, or to the journal itself (``tier`` is None then)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    at: datetime
+    run_id: str
+    tier: str | None
+    kind: str
+    detail: dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
 class TierMeasured:
     """What a tier cost lately, told from the record; seconds, medians.
@@ -220,6 +232,7 @@ class JournalHealth:
         held_rows: Writes that wait in memory.
         held_bytes: Their size, about.
         since: When it became degraded.
+        lost_rows: Rows of this run that found no room in memory either: thoughts, events, starts of engines.
     """
 
     state: Literal["ok", "degraded"] = "ok"
@@ -227,11 +240,13 @@ class JournalHealth:
     held_rows: int = 0
     held_bytes: int = 0
     since: datetime | None = None
+    lost_rows: int = 0
 
     def __str__(self) -> str:
+        lost = f"; {self.lost_rows} rows are lost" if self.lost_rows else ""
         if self.state == "ok":
-            return "ok"
-        return f"degraded: {self.reason}; {self.held_rows} rows wait in memory"
+            return f"ok{lost}"
+        return f"degraded: {self.reason}; {self.held_rows} rows wait in memory{lost}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +254,8 @@ class Limits:
     """Bounds of the writer.
 
     Args:
-        held_rows, held_mib: What may wait in memory while the database takes nothing; then
-            ``begin`` refuses.
+        held_rows, held_mib: What may wait in memory while the database takes nothing. Beyond it
+            thoughts go on and are not recorded; ``JournalHealth.lost_rows`` counts them.
         busy_timeout_s: How long a write waits for another program's lock before it waits in memory.
         open_timeout_s: The same while opening and migrating.
         say_interval_s: How often what is being said is saved.

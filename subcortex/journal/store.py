@@ -7,6 +7,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from subcortex.clock import Clock, SystemClock
 from subcortex.errors import JournalError
 from subcortex.journal import boots, rows
 from subcortex.journal.database import connect_writer, explained
+from subcortex.journal.losses import Losses
 from subcortex.journal.migrations import migrate
 from subcortex.journal.recorder import Recorder
 from subcortex.journal.records import BootEnd, BootStart, JournalHealth, Limits, ThoughtEnd, ThoughtStart
@@ -29,7 +31,8 @@ class Journal:
 
     Its methods may be called from any event loop or thread, except that ``begin`` and ``complete``
     are coroutines. While the database takes nothing (a full disk, another program's lock), writes wait
-    in memory up to ``Limits.held_rows`` and ``health`` says so.
+    in memory and ``health`` says so. At the bound of that memory (``Limits.held_rows``) whatever has begun
+    still ends, and what is new is counted as lost; once there is room, an event ``rows_lost`` says it.
     """
 
     def __init__(self, path: Path, durability: Durability, recorder: Recorder, clock: Clock, limits: Limits):
@@ -43,6 +46,9 @@ class Journal:
         #: Starts of the thoughts at work, for the case that their row is gone when they end.
         self._running: dict[str, Statement] = {}
         self._booting: dict[str, Statement] = {}
+        #: Those of both whose start found no room, and is written with their end if there is room then.
+        self._unwritten: set[str] = set()
+        self._losses = Losses()
         self._saying: dict[str, tuple[str, str]] = {}
         self._saying_due_s = 0.0
         self._lock = threading.Lock()
@@ -55,7 +61,7 @@ class Journal:
             reconnect=self._connect,
             limits=limits,
             clock=clock,
-            collect=self._collect_said,
+            collect=self._collect,
             inline=durability == "process",
         )
 
@@ -89,20 +95,22 @@ class Journal:
     @property
     def health(self) -> JournalHealth:
         """Whether what is written reaches the disk, and what waits in memory if not."""
-        return self._writer.health
+        return replace(self._writer.health, lost_rows=self._losses.rows)
 
     async def begin(self, record: ThoughtStart) -> None:
         """Write a thought down before it goes to an engine; returns once committed.
 
-        While the journal is degraded it returns once held in memory.
+        While the journal is degraded it returns once held in memory, or at once if there is no room in it.
 
         Raises:
-            JournalError: As much waits in memory as may, or the id is on record already.
+            JournalError: The journal is closed, or the id is on record already.
         """
         self._refuse_if_closed()
-        self._refuse_if_full()
         row = rows.start_row(record, self.run_id, self._recorder)
         self._running[record.id] = (rows.RESTORE_START, row)
+        if self._full():
+            self._unwritten.add(record.id)
+            return
         write = Write([(rows.INSERT_START, row)], f"the start of thought {record.id}", urgent=True)
         try:
             await self._written(write)
@@ -118,7 +126,7 @@ class Journal:
 
     def say(self, thought_id: str, text: str, reasoning: str) -> None:
         """Note what has been said so far, whole; saved every half second, the newest wins."""
-        if thought_id not in self._running or self._closed:
+        if thought_id not in self._running or thought_id in self._unwritten or self._closed:
             return
         with self._lock:
             idle = not self._saying
@@ -135,7 +143,9 @@ class Journal:
             JournalError: No such thought runs.
         """
         self._refuse_if_closed()
-        await self._written(self._ended(end))
+        write = self._ended(end)
+        if write is not None:
+            await self._written(write)
 
     def complete_soon(self, end: ThoughtEnd) -> None:
         """Like ``complete`` without waiting; ``aclose`` writes what is still queued.
@@ -144,7 +154,9 @@ class Journal:
             JournalError: The journal is closed.
         """
         self._refuse_if_closed()
-        self._writer.put(self._ended(end))
+        write = self._ended(end)
+        if write is not None:
+            self._writer.put(write)
 
     def event(self, tier: str | None, kind: str, **detail: Any) -> None:
         """Note what happened to an engine, without waiting.
@@ -156,19 +168,30 @@ class Journal:
             JournalError: The journal is closed.
         """
         self._refuse_if_closed()
+        write = self._event(tier, kind, detail)
+        if self._full():
+            self._losses.add(self._writer.health)
+        else:
+            self._writer.put(write)
+
+    def _event(self, tier: str | None, kind: str, detail: Mapping[str, Any]) -> Write:
         row = rows.event_row(self.run_id, tier, kind, detail, self._clock.now(), self._recorder)
-        self._writer.put(Write([(rows.INSERT_EVENT, row)], f"event {kind}"))
+        return Write([(rows.INSERT_EVENT, row)], f"event {kind}")
 
     async def boot_began(self, start: BootStart) -> str:
         """Write down that an engine starts, with what it is predicted to take; returns its id once committed.
 
-        While the journal is degraded it returns once held in memory.
+        While the journal is degraded it returns once held in memory, or at once if there is no room in it.
 
         Raises:
             JournalError: The journal is closed, or the id is on record already.
         """
         self._refuse_if_closed()
         row = boots.start_row(start, self.run_id)
+        if self._full():
+            self._unwritten.add(start.id)
+            self._booting[start.id] = (boots.RESTORE_BOOT, row)
+            return start.id
         await self._written(Write([(boots.INSERT_BOOT, row)], f"the start of boot {start.id}"))
         self._booting[start.id] = (boots.RESTORE_BOOT, row)
         return start.id
@@ -181,6 +204,8 @@ class Journal:
         """
         self._refuse_if_closed()
         start = self._booting.pop(end.id, None)
+        if self._is_lost(end.id):
+            return
         self._writer.put(
             Write(
                 [(boots.UPDATE_BOOT, boots.end_row(end, self._clock.now()))],
@@ -203,6 +228,9 @@ class Journal:
         """
         self._refuse_if_closed()
         row = boots.hardware_row(snapshot, self._clock.now())
+        if self._full():
+            self._losses.add(self._writer.health)
+            return row[1]
         self._writer.put(Write([(boots.INSERT_HARDWARE, row)], "a description of this machine"))
         return row[1]
 
@@ -215,7 +243,7 @@ class Journal:
         if self._closed:
             return
         self._closed = True
-        for said in self._collect_said()[0]:
+        for said in self._collect()[0]:
             self._writer.put(said)
         stopped = (rows.STOP_RUN, (rows.timestamp(self._clock.now()), self.run_id))
         self._writer.put(Write([stopped, *_interrupted(self.run_id)], "the end of this run"))
@@ -226,6 +254,7 @@ class Journal:
                 f"{health.held_rows} rows were not written to {self.path}: {health.reason}",
                 hint="They were in memory only and are lost; free the database before the next start.",
                 held_rows=health.held_rows,
+                lost_rows=self._losses.rows,
             )
 
     async def __aenter__(self) -> Journal:
@@ -241,16 +270,37 @@ class Journal:
         self._writer.put(write)
         await write.waiter
 
-    def _ended(self, end: ThoughtEnd) -> Write:
-        row = rows.end_row(end, self._clock.now(), self._recorder)
+    def _ended(self, end: ThoughtEnd) -> Write | None:
+        """Return what writes the end down; None if the thought is lost."""
         start = self._running.pop(end.id, None)
         with self._lock:
             self._saying.pop(end.id, None)
+        if self._is_lost(end.id):
+            return None
+        row = rows.end_row(end, self._clock.now(), self._recorder)
         return Write(
             [(rows.UPDATE_END, row), (rows.DELETE_SAID, (end.id,))],
             f"the end of thought {end.id}",
             otherwise=[] if start is None else [start],
         )
+
+    def _is_lost(self, begun_id: str) -> bool:
+        """Return whether what ends now began without room and has none yet, and count it then."""
+        if begun_id not in self._unwritten:
+            return False
+        self._unwritten.discard(begun_id)
+        full = self._full()
+        if full:
+            self._losses.add(self._writer.health)
+        return full
+
+    def _collect(self) -> tuple[list[Write], float | None]:
+        """Return what is due by itself, for the writer; it asks only while the database takes rows."""
+        due, due_in_s = self._collect_said()
+        lost = self._losses.news()
+        if lost is not None:
+            due.append(self._event(None, "rows_lost", lost))
+        return due, due_in_s
 
     def _collect_said(self) -> tuple[list[Write], float | None]:
         with self._lock:
@@ -273,16 +323,10 @@ class Journal:
         if self._closed:
             raise JournalError(f"the journal {self.path} is closed", hint="Open it again.")
 
-    def _refuse_if_full(self) -> None:
+    def _full(self) -> bool:
+        """Return whether as much waits in memory as may."""
         health, limits = self._writer.health, self._limits
-        if health.held_rows >= limits.held_rows or health.held_bytes >= limits.held_mib * 2**20:
-            raise JournalError(
-                f"the journal takes no more thoughts: {health.held_rows} rows"
-                f" ({health.held_bytes / 2**20:.1f} MiB) wait in memory because {health.reason}",
-                hint=f"Make room for {self.path}; they are written as soon as it takes them.",
-                held_rows=health.held_rows,
-                held_bytes=health.held_bytes,
-            )
+        return health.held_rows >= limits.held_rows or health.held_bytes >= limits.held_mib * 2**20
 
     def _connect(self, timeout_s: float) -> sqlite3.Connection:
         conn = connect_writer(self.path, self._durability, timeout_s)

@@ -8,6 +8,7 @@ again with growing pauses, in their order.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import queue
 import sqlite3
@@ -28,6 +29,8 @@ from subcortex.journal.records import JournalHealth, Limits
 Statement = tuple[str, tuple[Any, ...]]
 _BATCH = 32
 _HELD_BATCH = 256
+#: Little room takes little at a time; a batch that is larger than the room would never be written.
+_HELD_BATCH_BYTES = 2**20
 
 
 @dataclass(slots=True, eq=False)
@@ -273,7 +276,7 @@ class Writer:
             if self._conn is None or self._inode_now() != self._inode:
                 self._reconnect()
             while self._held:
-                batch = [self._held[i] for i in range(min(_HELD_BATCH, len(self._held)))]
+                batch = self._next_held()
                 failures = self._transact(batch)
                 for place, write in enumerate(batch):
                     self._held.popleft()
@@ -287,6 +290,16 @@ class Writer:
             self.health = JournalHealth()
             self._wait_for_locks(self._limits.busy_timeout_s)
             _log("journal recovered")
+
+    def _next_held(self) -> list[Write]:
+        batch: list[Write] = []
+        size_bytes = 0
+        for write in self._held:
+            size_bytes += write.size_bytes()
+            if batch and (len(batch) == _HELD_BATCH or size_bytes > _HELD_BATCH_BYTES):
+                break
+            batch.append(write)
+        return batch
 
     def _reconnect(self) -> None:
         if self._conn is not None:
@@ -405,4 +418,7 @@ def _log(event: str, **facts: object) -> None:
     else:
         # Unconfigured, structlog would print to the stdout of whatever program this is.
         log = structlog.wrap_logger(structlog.PrintLogger(sys.stderr))
-    log.warning(event, **facts)
+    # Logs lie beside the database as a rule: the disk that refuses rows refuses lines too, and a thread that
+    # died of that would leave every thought waiting.
+    with contextlib.suppress(OSError, ValueError):
+        log.warning(event, **facts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import resource
 import shutil
@@ -15,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from subcortex.errors import JournalError
-from subcortex.journal import Journal, Limits, Reader
-from subcortex.types import ThoughtStatus
-from tests.journal.samples import end, read, start, think, until
+from subcortex.journal import BootEnd, BootStart, Journal, Limits, Reader
+from subcortex.types import ThoughtStatus, new_thought_id
+from tests.journal.samples import AT, end, read, start, think, until
 
 QUICK = Limits(retry_first_s=0.005, retry_max_s=0.02, busy_timeout_s=0.02, say_interval_s=0.01)
 
@@ -79,6 +80,22 @@ async def test_a_full_disk_fails_no_thought_and_loses_none(tmp_path: Path) -> No
         assert reader.tier_costs()["fast", "tiny"].load_s == 1.0
 
 
+async def test_little_room_takes_a_part_of_what_waits(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    async with Journal.open(path, limits=QUICK) as journal:
+        pages = pragma(journal, "page_count")
+        fill(journal)
+        ids = [await think(journal, "y" * 400_000) for _ in range(10)]
+        pragma(journal, f"max_page_count = {pages + 1000}")  # 4 MiB, for 8 and their index
+        await until(lambda: journal.health.held_rows < 20)
+        assert journal.health.state == "degraded"
+        some = set(answers(path))
+        assert some < set(ids)
+        make_room(journal)
+        await until(lambda: journal.health.state == "ok")
+    assert set(answers(path)) == set(ids)
+
+
 async def test_held_thoughts_keep_their_order(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     async with Journal.open(path, limits=QUICK) as journal:
@@ -97,7 +114,7 @@ async def test_held_thoughts_keep_their_order(tmp_path: Path) -> None:
     ],
     ids=["rows", "bytes"],
 )
-async def test_at_the_bound_begin_refuses_and_running_thoughts_still_end(
+async def test_beyond_the_bound_thoughts_go_on_and_each_that_is_lost_is_counted(
     tmp_path: Path, limits: Limits
 ) -> None:
     path = tmp_path / "journal.db"
@@ -105,23 +122,71 @@ async def test_at_the_bound_begin_refuses_and_running_thoughts_still_end(
         half = start()
         await journal.begin(half)
         fill(journal)
-        had: list[str] = []
-
-        async def think_on() -> None:
-            while len(had) < 100:
-                had.append(await think(journal, LONG))
-
-        with pytest.raises(JournalError, match="the disk is full") as caught:
-            await think_on()
+        had = [await think(journal, LONG)]
+        while journal.health.lost_rows == 0:
+            had.append(await think(journal, LONG))
+        held = journal.health
+        lost = [had.pop()]
         assert 2 <= len(had) < 20
-        assert caught.value.details["held_rows"] == journal.health.held_rows
-        assert caught.value.hint
+        lost += [await think(journal, LONG) for _ in range(50)]
+        journal.event("fast", "ready")
+        journal.save_hardware({"gpus": 0})
+        assert journal.health.held_rows == held.held_rows, "memory stays bounded"
+        assert journal.health.lost_rows == 1 + 50 + 2
+        assert str(journal.health).endswith(" wait in memory; 53 rows are lost")
+        late = start()
+        await journal.begin(late)  # no room for its start, but there will be for its end
+        journal.say(late.id, "so far", "")
         await journal.complete(end(half.id, "ended"))
         make_room(journal)
         await until(lambda: journal.health.state == "ok")
+        journal.say(late.id, "so far", "")
+        await journal.complete(end(late.id, "late"))
+        assert str(journal.health) == "ok; 53 rows are lost"
         had.append(await think(journal))
-    assert set(answers(path)) == {half.id, *had}
+    assert set(answers(path)) == {half.id, late.id, *had}
+    assert not set(answers(path)) & set(lost)
     assert read(path, half.id).text == "ended"
+    assert (read(path, late.id).text, read(path, late.id).prompt) == ("late", "What is 7 + 5?")
+    with Reader.open(path) as reader:
+        (noted,) = reader.events(kind="rows_lost")
+    assert (noted.tier, noted.detail["rows"]) == (None, 53)
+    assert "the disk is full" in noted.detail["reason"]
+    assert noted.at.isoformat() > noted.detail["since"]
+
+
+async def test_starts_of_engines_beyond_the_bound_are_lost_or_whole(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    async with Journal.open(path, limits=Limits(held_rows=2, retry_first_s=0.005)) as journal:
+        fill(journal)
+        await think(journal, LONG)
+        lost, whole = (BootStart(new_thought_id(), AT, "fast", "llama.cpp", "tiny") for _ in range(2))
+        assert await journal.boot_began(lost) == lost.id
+        assert await journal.boot_began(whole) == whole.id
+        journal.boot_ended(BootEnd(lost.id, "ready"))
+        assert journal.health.lost_rows == 1
+        make_room(journal)
+        await until(lambda: journal.health.state == "ok")
+        journal.boot_ended(BootEnd(whole.id, "ready"))
+    with Reader.open(path) as reader:
+        assert [(boot.id, boot.outcome) for boot in reader.boots()] == [(whole.id, "ready")]
+
+
+async def test_a_log_on_the_same_full_disk_ends_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.db"
+    full = io.TextIOWrapper(io.FileIO("/dev/full", "w"), write_through=True)
+    with monkeypatch.context() as patched:
+        patched.setattr("sys.stderr", full)
+        async with Journal.open(path, limits=QUICK) as journal:
+            fill(journal)
+            ids = [await think(journal, LONG) for _ in range(3)]
+            assert journal.health.held_rows >= 6
+            make_room(journal)
+            await until(lambda: journal.health.state == "ok")
+    full.close()
+    assert set(answers(path)) == set(ids)
 
 
 async def test_closing_while_full_says_what_is_lost(tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""A full disk under a real daemon: thoughts go on, ps says so, and rows come back once there is room."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from subcortex import Client, Reader, think
+from subcortex.types import ThoughtStatus, TierState
+from tests.cli.helpers import run
+from tests.conftest import until
+from tests.daemon.full_disk import KINDS, Small, daemon_on
+
+LAZY = {"deep": 'start = "lazy"'}
+
+
+def ask(client: Client, n: int):
+    # The deadline is for a journal that has died: nothing else here ends a thought that waits for it.
+    thought = think(f"What is {n} + 5?", tier="fast", temperature=0.0, deadline=60, client=client)
+    assert thought.text
+    return thought
+
+
+def ready(client: Client):
+    return until(client, lambda status: status.tiers[0].state is TierState.READY)
+
+
+def sound(database: Path) -> None:
+    check = sqlite3.connect(database)
+    assert check.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert check.execute("PRAGMA foreign_key_check").fetchall() == []
+    check.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_thoughts_and_engines_go_on_and_every_row_comes_back(folder, kind):
+    with daemon_on(kind, folder, **LAZY) as disk:
+        client = disk.client
+        victim = ready(client).tiers[0].pid
+        thoughts = [ask(client, 1)]
+        disk.fill()
+        thoughts += [ask(client, n) for n in range(2, 12)]
+        os.kill(victim, signal.SIGKILL)
+        until(client, lambda s: s.tiers[0].state is TierState.READY and s.tiers[0].pid != victim)
+        thoughts.append(ask(client, 12))
+        assert run("logs", "fast", "--config", client.config.source).returncode in (0, 4)
+        daemon = client.status().daemon
+        ps = run("ps", "--config", client.config.source)
+        assert daemon.journal.startswith("degraded: the disk ")
+        held = int(daemon.journal.partition("; ")[2].split()[0])
+        assert held >= 2 * 11, "a start and an end of each thought since"
+        assert f"JOURNAL {daemon.journal}\n" in ps.stdout
+        disk.free()
+        until(client, lambda status: status.daemon.journal == "ok")
+        assert "JOURNAL" not in run("ps", "--config", client.config.source).stdout
+        after = ask(client, 13)
+        database = disk.journal()
+        with Reader.open(database) as reader:
+            kept = {record.id: record for record in reader.thoughts(limit=100)}
+            died = [event for event in reader.events(tier="fast") if event.kind == "backing_off"]
+        assert len(died) == 1
+        assert set(kept) == {thought.id for thought in (*thoughts, after)}
+        for thought in (*thoughts, after):
+            record = kept[thought.id]
+            assert (record.status, record.text) == (ThoughtStatus.COMPLETED, thought.text)
+        sound(database)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_beyond_the_bound_thoughts_go_on_and_what_is_lost_is_counted(folder, kind):
+    with daemon_on(kind, folder, **LAZY) as disk:
+        client = disk.client
+        ready(client)
+        before = ask(client, 1)
+        disk.fill()
+        # An engine never sees the session's name, but the row has it: 17 of these are more than 64 MiB.
+        heavy = [
+            think("hi", tier="fast", session=f"{n} {'x' * 4_000_000}", max_tokens=1, client=client)
+            for n in range(17)
+        ]
+        lost = [ask(client, n) for n in range(2, 6)]
+        journal = client.status().daemon.journal
+        assert journal.startswith("degraded: the disk ")
+        assert journal.endswith("; 4 rows are lost"), journal
+        disk.free()
+        if isinstance(disk, Small):
+            # What waits is more than that disk can hold: it goes on so.
+            ask(client, 6)
+            assert client.status().daemon.journal.startswith("degraded: the disk is full ")
+            return
+        until(client, lambda status: status.daemon.journal == "ok; 4 rows are lost")
+        after = ask(client, 7)
+        database = disk.journal()
+        with Reader.open(database) as reader:
+            kept = {record.id for record in reader.thoughts(limit=100)}
+            (noted,) = [event for event in reader.events() if event.kind == "rows_lost"]
+        assert kept == {before.id, after.id, *(thought.id for thought in heavy)}
+        assert not kept & {thought.id for thought in lost}
+        assert noted.detail["rows"] == 4
+        assert "the disk" in noted.detail["reason"]
+        sound(database)
