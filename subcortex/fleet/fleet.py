@@ -510,8 +510,12 @@ class Fleet:
         before = self._lending.taken
         rules = self._rules
         self._lending = self._lending.look(now_s, seen.foreign, rules.yield_over_mib, rules.yield_back_s)
-        for device in self._lending.taken.keys() ^ before.keys():
+        changed = self._lending.taken.keys() ^ before.keys()
+        for device in changed:
             self._log.info("GPU", gpu=device, taken=device in self._lending.taken)
+        if changed:
+            # Seen by an engine that looks for room: others may have to make way long before it is up.
+            self._reschedule()
 
     async def _look(self) -> None:
         """Find out what tiers need, then look at the machine from time to time."""
