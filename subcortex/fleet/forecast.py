@@ -36,12 +36,8 @@ def forecast(scene: Scene, name: str) -> Forecast:
         return Forecast(_FAILED_S)
     if tier.state is TierState.READY:
         return Forecast(0.0)
-    start_s = tier.swaps.back_s[Rest.STOP]
     if tier.state in COMING:
-        whole_s = (
-            start_s if tier.state is TierState.STARTING else tier.swaps.back_s[tier.rest or Rest.SLEEP_1]
-        )
-        return Forecast(max(whole_s * _LATE_SHARE, whole_s - (scene.now_s - tier.since_s)))
+        return Forecast(_comes_s(tier, scene))
     if tier.state in LEAVING:
         rest = tier.rest or Rest.STOP
         gone_s = tier.swaps.leave_s[rest] - (scene.now_s - tier.since_s)
@@ -50,9 +46,34 @@ def forecast(scene: Scene, name: str) -> Forecast:
     return _with_room(tier, scene, wait_s + tier.coming_s)
 
 
+def _comes_s(tier: TierScene, scene: Scene) -> float:
+    """Return in how many seconds a tier that starts or wakes is ready."""
+    starting = tier.state is TierState.STARTING
+    whole_s = tier.swaps.back_s[Rest.STOP if starting else tier.rest or Rest.SLEEP_1]
+    return max(whole_s * _LATE_SHARE, whole_s - (scene.now_s - tier.since_s))
+
+
+def _invited(tier: TierScene) -> bool:
+    """Return whether others leave for a tier that is not on its way yet."""
+    at_rest = tier.state in (TierState.STOPPED, TierState.ASLEEP)
+    return at_rest and tier.swapped_in and bool(tier.waiters) and not tier.held_back
+
+
 def _with_room(tier: TierScene, scene: Scene, coming_s: float) -> Forecast:
     """Return a forecast that counts those in the way: what they still have to do, then their leaving."""
     free, held = scene.free(), tier.holds
+    there = []
+    for other in scene.tiers:
+        if other.name == tier.name:
+            continue
+        if _invited(other):
+            # The room that is made for it is as good as taken.
+            for device, mib in other.awake.items():
+                if device in free:
+                    free[device] -= mib - other.holds.get(device, 0.0)
+            there.append((other, other.awake))
+        elif other.holds:
+            there.append((other, other.holds))
     short = {
         device: missing
         for device, mib in tier.awake.items()
@@ -60,14 +81,13 @@ def _with_room(tier: TierScene, scene: Scene, coming_s: float) -> Forecast:
     }
     leaves, cleared_s = [], 0.0
     # Those who go soonest go first, until there is enough.
-    there = [one for one in scene.tiers if one.name != tier.name and one.holds]
-    for other in sorted(there, key=lambda one: _clears_s(one, tier, scene)):
+    for other, takes in sorted(there, key=lambda pair: _clears_s(pair[0], tier, scene)):
         if not any(mib > 0 for mib in short.values()):
             break
-        if not any(other.holds.get(device, 0.0) > 0 for device, mib in short.items() if mib > 0):
+        if not any(takes.get(device, 0.0) > 0 for device, mib in short.items() if mib > 0):
             continue
         for device in short:
-            short[device] -= other.holds.get(device, 0.0)
+            short[device] -= takes.get(device, 0.0)
         leaves.append(other.name)
         cleared_s = max(cleared_s, _clears_s(other, tier, scene))
     return Forecast(coming_s + cleared_s, tuple(leaves))
@@ -76,14 +96,20 @@ def _with_room(tier: TierScene, scene: Scene, coming_s: float) -> Forecast:
 def _clears_s(other: TierScene, comer: TierScene, scene: Scene) -> float:
     """Return in how many seconds a tier could be out of another's way."""
     leave_s = min(other.swaps.leave_s[rest] for rest in (Rest.STOP, *other.asleep))
-    if other.state is TierState.ASLEEP:
-        return 0.0
     if other.state in LEAVING:
         return max(0.0, leave_s - (scene.now_s - other.since_s))
+    comes_s = 0.0
+    if other.state in COMING:
+        comes_s = _comes_s(other, scene)
+    elif _invited(other):
+        comes_s = other.coming_s
+    elif other.state is not TierState.READY:
+        return 0.0
     swap_s = leave_s + comer.coming_s
-    settled_s = max(0.0, other.since_s + swap_s - scene.now_s) if other.swapped_in else 0.0
-    busy_s = (other.in_flight + len(other.waiters)) * other.swaps.answer_s
+    ready_s = other.since_s - scene.now_s if other.state is TierState.READY else comes_s
+    settled_s = max(0.0, ready_s + swap_s) if other.swapped_in else comes_s
+    busy_s = comes_s + (other.in_flight + len(other.waiters)) * other.swaps.answer_s
     # Its thoughts go first, but not beyond what those who wait here already are promised.
     due = due_s(comer, scene.max_wait_s, swap_s)
-    bound_s = max(0.0, min(due - scene.now_s, scene.max_wait_s - swap_s))
+    bound_s = max(comes_s, min(due - scene.now_s, scene.max_wait_s - swap_s))
     return leave_s + max(settled_s, min(busy_s, bound_s))
