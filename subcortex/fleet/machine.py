@@ -60,6 +60,7 @@ class Life:
     Args:
         rest: How it is to leave while it drains, how it left while it sleeps.
         failures: Times of recent failures, seconds on the fleet's clock.
+        in_row: Failures since it was last ready, however long each took.
         delay_s: How long to wait before the next start, while backing off.
         error: Why it is backing off or failed.
         wanted: It is to be up where that costs nobody his place.
@@ -70,6 +71,7 @@ class Life:
     state: TierState = TierState.STOPPED
     rest: Rest | None = None
     failures: tuple[float, ...] = ()
+    in_row: int = 0
     delay_s: float = 0.0
     error: SubcortexError | None = None
     restarts: int = 0
@@ -220,7 +222,7 @@ def step(life: Life, event: Event, now_s: float, max_restarts: int) -> Step:
         case Slept() if state is TierState.SLEEPING:
             return _to(life, TierState.ASLEEP)
         case Ready() if state in COMING:
-            woken = replace(life, rest=None, error=None, delay_s=0.0)
+            woken = replace(life, rest=None, error=None, delay_s=0.0, in_row=0)
             return _to(woken, TierState.READY, Effect.ADMIT)
         case NoRoom() if state in COMING:
             back = TierState.STOPPED if state is TierState.STARTING else TierState.ASLEEP
@@ -255,19 +257,22 @@ def _wanted(life: Life, now_s: float) -> Step:
         return Step(replace(life, wanted=True))
     if life.failures and now_s - life.failures[-1] < RETRY_FAILED_S:
         return Step(life, (Effect.REFUSE,))
-    return _to(replace(life, failures=(), error=None, wanted=True), TierState.STOPPED)
+    return _to(replace(life, failures=(), in_row=0, error=None, wanted=True), TierState.STOPPED)
 
 
 def _failed(life: Life, error: SubcortexError, crowded: bool, now_s: float, max_restarts: int) -> Step:
     recent = (*(at for at in life.failures if now_s - at < WINDOW_S), now_s)
+    life = replace(life, in_row=life.in_row + 1)
     if isinstance(error, DoesNotFit) and crowded and not life.alone:
         retried = replace(life, failures=recent, delay_s=0.0, error=error, rest=None, alone=True)
         return _to(retried, TierState.BACKING_OFF, Effect.SCHEDULE)
     # A wrong configuration and a model that is too large fail the same way every time.
     vain = isinstance(error, ConfigError | DoesNotFit)
-    if vain or len(recent) > max_restarts:
+    # Starts that time out are too far apart to be recent, and would go on for ever.
+    count = max(len(recent), life.in_row)
+    if vain or count > max_restarts:
         if not vain and isinstance(error, EngineFailed):
-            error.details.setdefault("failures", len(recent))
+            error.details.setdefault("failures", count)
         given_up = replace(life, failures=recent, error=error, rest=None, wanted=False)
         return _to(given_up, TierState.FAILED, Effect.REFUSE)
     delay_s = min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2 ** (len(recent) - 1))

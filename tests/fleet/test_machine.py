@@ -120,6 +120,41 @@ def test_old_failures_are_forgotten():
     assert later.delay_s == 0.5
 
 
+def test_starts_that_take_longer_to_fail_than_failures_are_remembered_end_too():
+    life, now_s = Life(), 0.0
+    for _ in range(3):
+        life = step(life, machine.Start(), now_s, 2).life
+        now_s += machine.WINDOW_S + 1.0
+        outcome = step(life, machine.Failed(EngineFailed("not ready in 601 s")), now_s, 2)
+        life = step(outcome.life, machine.Due(), now_s, 2).life
+    assert outcome.life.state is TierState.FAILED
+    assert outcome.life.error is not None
+    assert outcome.life.error.details["failures"] == 3
+
+
+def test_failures_in_a_row_end_with_one_start_that_succeeds():
+    life = walk(*UP, machine.Failed(CRASH), machine.Due(), *UP)
+    assert life.in_row == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "rests"),
+    [
+        (TierState.SLEEPING, TierState.ASLEEP, True),
+        (TierState.STOPPING, TierState.STOPPED, True),
+        (TierState.READY, TierState.BACKING_OFF, True),
+        (TierState.STARTING, TierState.FAILED, True),
+        (TierState.WAKING, TierState.ASLEEP, False),
+        (TierState.STARTING, TierState.STOPPED, False),
+        (TierState.BACKING_OFF, TierState.STOPPED, False),
+        (TierState.FAILED, TierState.STOPPED, False),
+        (TierState.READY, TierState.DRAINING, False),
+    ],
+)
+def test_what_gives_memory_back_and_what_never_had_it(before, after, rests):
+    assert machine.comes_to_rest(before, after) == rests
+
+
 @pytest.mark.parametrize("error", [ConfigError("no file"), DoesNotFit("3 GiB short")])
 def test_what_fails_the_same_way_every_time_is_not_retried(error):
     outcome = step(walk(machine.Start()), machine.Failed(error), 0.0, 5)
