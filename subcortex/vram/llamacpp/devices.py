@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import sqrt
@@ -64,8 +65,22 @@ class Model:
     embedding: _Weights
 
 
+#: The models that were summed last: a plan asks for the same few again and again.
+_summed: deque[Model] = deque(maxlen=4)
+
+
 def summed(shape: ModelShape) -> Model:
     """Sum a shape's tensors once, so that many placements can be tried."""
+    # By identity, since to compare shapes takes as long as to sum one.
+    for known in tuple(_summed):
+        if known.shape is shape:
+            return known
+    found = _sums(shape)
+    _summed.append(found)
+    return found
+
+
+def _sums(shape: ModelShape) -> Model:
     layers: list[list[Tensor]] = [[] for _ in shape.layers]
     output: list[Tensor] = []
     embedding: list[Tensor] = []

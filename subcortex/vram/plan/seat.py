@@ -67,6 +67,7 @@ class Book:
         #: GPUs that vLLM serves.
         self._new = {gpu.index for gpu in hardware.gpus if runs_on(gpu)}
         self._kinds = {gpu.index: self._kind(gpu) for gpu in hardware.gpus}
+        self._makes = {gpu.index: _make(gpu) for gpu in hardware.gpus}
         self._footprints: dict[tuple[object, ...], Footprint] = {}
         self._pools: dict[tuple[object, ...], Sequence[KvPool]] = {}
         self._refused: dict[tuple[object, ...], str | None] = {}
@@ -113,7 +114,7 @@ class Book:
     def pools(self, seat: Seat, setup: Setup) -> Sequence[KvPool]:
         """Return how each stage keeps keys and values."""
         setup = _without_pool(setup)
-        key = (self._id(seat.ask.shape), setup, tuple(self._kinds[gpu] for gpu in seat.gpus[:1]))
+        key = (self._id(seat.ask.shape), setup, tuple(self._makes[gpu] for gpu in seat.gpus[:1]))
         if key not in self._pools:
             gpus = [self.gpus[gpu] for gpu in seat.gpus]
             self._pools[key] = self.estimator.pools(seat.ask.shape, setup, gpus)
@@ -168,12 +169,17 @@ class Book:
         return self._made(seat, setup)
 
     def _made(self, seat: Seat, setup: Setup) -> Footprint:
-        kinds = tuple(self._kinds[gpu] for gpu in seat.gpus)
-        key = (self._id(seat.ask.shape), setup, kinds)
+        key = (self._id(seat.ask.shape), setup, self._cards_of(seat, setup))
         if key not in self._footprints:
             gpus = [self.gpus[gpu] for gpu in seat.gpus]
             self._footprints[key] = self.estimator.footprint(seat.ask.shape, setup, gpus)
         return self._footprints[key]
+
+    def _cards_of(self, seat: Seat, setup: Setup) -> tuple[object, ...]:
+        """Return what an estimate depends on of a seat's GPUs: their make, and where layers go by it, use."""
+        by_use = isinstance(setup, LlamaCppSetup) and (setup.gpu_layers is None or not setup.tensor_split)
+        kinds = self._kinds if by_use and len(seat.gpus) > 1 else self._makes
+        return tuple(kinds[gpu] for gpu in seat.gpus)
 
     def load(self, seat: Seat, mode: Mode, requests: float) -> Load:
         """Return what a seat takes of each device in a mode."""
@@ -271,6 +277,11 @@ class Book:
         sure = [need.of(Component.KV).at(1 - self.probability) * _MIB for need in devices]
         ranks = max(1, len(sure) // stages)
         return [max(0.0, min(sure[i * ranks : (i + 1) * ranks])) for i in range(stages)]
+
+
+def _make(gpu: Gpu) -> tuple[object, ...]:
+    """Return what cards share for which an engine takes as much, whoever else is on them."""
+    return gpu.name, gpu.memory_total_mib, gpu.memory_reserved_mib, gpu.compute_capability
 
 
 def _without_pool(setup: Setup) -> Setup:

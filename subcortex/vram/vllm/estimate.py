@@ -103,23 +103,32 @@ def estimate(
     divided = stages(len(shape.layers), setup.pipeline_parallel_size)
     tp = setup.tensor_parallel_size
     alike: dict[tuple[int, str, float, float | None], RankEstimate] = {}
+    # The same on every card of a stage.
+    weights_mib: dict[int, float] = {}
     found = []
     for number, gpu in enumerate(gpus):
         stage = number // tp
         kind = (stage, gpu.name, gpu.memory_total_mib, gpu.memory_reserved_mib)
         if kind not in alike:
-            alike[kind] = _rank(shape, setup, gpu, stage, divided[stage], corrected)
+            if stage not in weights_mib:
+                weights_mib[stage] = allocated_bytes(shape, setup, stage=stage) / _MIB
+            alike[kind] = _rank(shape, setup, gpu, stage, divided[stage], weights_mib[stage], corrected)
         found.append(alike[kind])
     return tuple(found)
 
 
 def _rank(
-    shape: ModelShape, setup: VllmSetup, gpu: Gpu, stage: int, layers: range, corrected: _Corrected
+    shape: ModelShape,
+    setup: VllmSetup,
+    gpu: Gpu,
+    stage: int,
+    layers: range,
+    weights_mib: float,
+    corrected: _Corrected,
 ) -> RankEstimate:
     last = stage == setup.pipeline_parallel_size - 1
     rank = Rank(layers=len(layers), first=stage == 0, last=last, card=gpu.name)
     corrected = corrected.on(gpu)
-    weights_mib = allocated_bytes(shape, setup, stage=stage) / _MIB
     weights = corrected(Component.WEIGHTS, Amount(weights_mib, _weights_sigma(shape, weights_mib)))
     peak = corrected(Component.ACTIVATIONS, overheads.activations(shape, setup, rank))
     taken = corrected(Component.GRAPHS, overheads.graphs(shape, setup, rank))

@@ -109,14 +109,23 @@ def rank_bytes(shape: ModelShape, setup: VllmSetup, *, stage: int = 0, rank: int
     Raises:
         InvalidRequest: The layers cannot be divided over the stages, or there is no such stage or rank.
     """
+    return sum(held for _, held in _held(shape, setup, stage, rank))
+
+
+def _held(shape: ModelShape, setup: VllmSetup, stage: int, rank: int) -> list[tuple[Tensor, float]]:
+    """Return the tensors of a rank, each with its bytes there."""
     layers = stages(len(shape.layers), setup.pipeline_parallel_size)
     if not 0 <= stage < len(layers) or not 0 <= rank < setup.tensor_parallel_size:
         raise InvalidRequest(
             f"no rank {rank} of stage {stage} in TP {setup.tensor_parallel_size} x PP {len(layers)}",
             hint="Stages and ranks count from 0.",
         )
-    held = (tensor for tensor in shape.tensors if _on_stage(tensor, shape, layers, stage))
-    return sum(_share(tensor, shape, setup, rank) for tensor in held)
+    everywhere = _EVERY_STAGE.get(shape.architecture, frozenset())
+    return [
+        (tensor, _share(tensor, shape, setup, rank))
+        for tensor in shape.tensors
+        if tensor.part in everywhere or _on_stage(tensor, shape, layers, stage)
+    ]
 
 
 def allocated_bytes(shape: ModelShape, setup: VllmSetup, *, stage: int = 0, rank: int = 0) -> float:
@@ -128,19 +137,15 @@ def allocated_bytes(shape: ModelShape, setup: VllmSetup, *, stage: int = 0, rank
     and all experts' gates and ups in one, their downs in another. Blocks that rotary tables were made in are
     taken again, whole, by weights that are up to 20 MiB smaller. Arguments and errors as for ``rank_bytes``.
     """
-    plain = rank_bytes(shape, setup, stage=stage, rank=rank)
-    layers = stages(len(shape.layers), setup.pipeline_parallel_size)
+    plain = 0.0
     blocks: dict[tuple[int | None, str], float] = defaultdict(float)
     free: list[float] = []
-    for tensor in shape.tensors:
-        if not _on_stage(tensor, shape, layers, stage):
-            continue
+    for tensor, held in _held(shape, setup, stage, rank):
         if tensor.name.startswith("rotary"):
             # Angles, cosines and sines in float32 are each as large as the table, both together twice.
             free += [tensor.bytes] * 3 + [2 * tensor.bytes]
-        held = _share(tensor, shape, setup, rank)
         padding = held * _repacked(tensor, shape, setup)
-        plain += padding
+        plain += held + padding
         blocks[tensor.layer, _FUSED.get(tensor.name, tensor.name)] += held + padding
     parts: list[float] = []
     for (_, name), held in blocks.items():
@@ -153,8 +158,7 @@ def _repacked(tensor: Tensor, shape: ModelShape, setup: VllmSetup) -> float:
 
     Read off one model's boots (gpt-oss-20b, 84 MiB), not off vLLM's code.
     """
-    mxfp4 = shape.quantisation is not None and shape.quantisation.method == "mxfp4"
-    if not (mxfp4 and tensor.expert and tensor.units):
+    if not (tensor.expert and tensor.units and shape.quantisation and shape.quantisation.method == "mxfp4"):
         return 0.0
     units = tensor.units if setup.expert_parallel else ceil(tensor.units / setup.tensor_parallel_size)
     return units % 2 / units / 3
@@ -185,8 +189,6 @@ def local_experts(experts: int, tensor_parallel_size: int, rank: int) -> int:
 def _on_stage(tensor: Tensor, shape: ModelShape, layers: tuple[range, ...], stage: int) -> bool:
     """Tell whether a stage holds the tensor; a tied head is an embedding of its own on the last stage."""
     first, last = stage == 0, stage == len(layers) - 1
-    if tensor.part in _EVERY_STAGE.get(shape.architecture, frozenset()):
-        return True
     match tensor.part:
         case Part.EMBEDDING:
             return first or (last and shape.tied and tensor.split is Split.VOCABULARY)
