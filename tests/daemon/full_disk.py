@@ -33,17 +33,18 @@ KINDS = ["limit", *(["disk"] if can_mount() else [])]
 
 
 class Limited:
-    """Files of the daemon cannot grow: every write beyond the first 4 KiB fails."""
+    """No file of the daemon grows beyond 4 KiB; if the runtime folder is to be full too, none at all."""
 
-    def __init__(self, folder: Path, **sections: str) -> None:
+    def __init__(self, folder: Path, *, runtime: str = "run", **sections: str) -> None:
         self.client = Client(load(write_config(folder, **sections), {}))
         self.client.start_daemon()
         self._daemon = psutil.Process(self.client.status().daemon.pid)
+        self._full_bytes = 4096 if runtime == "run" else 0
         self._free = self._daemon.rlimit(resource.RLIMIT_FSIZE)
 
     def fill(self) -> None:
         _pad(self.client.config.log_dir / "daemon.log")
-        self._daemon.rlimit(resource.RLIMIT_FSIZE, (4096, self._free[1]))
+        self._daemon.rlimit(resource.RLIMIT_FSIZE, (self._full_bytes, self._free[1]))
 
     def free(self) -> None:
         self._daemon.rlimit(resource.RLIMIT_FSIZE, self._free)

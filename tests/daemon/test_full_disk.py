@@ -103,3 +103,39 @@ def test_beyond_the_bound_thoughts_go_on_and_what_is_lost_is_counted(folder, kin
         assert noted.detail["rows"] == 4
         assert "the disk" in noted.detail["reason"]
         sound(database)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_runtime_folder_keeps_new_engines_out_and_harms_no_other(folder, kind):
+    """A process that is not on record could not be found after a crash, so it is not started."""
+    with daemon_on(kind, folder, runtime="disk/run") as disk:
+        client = disk.client
+        status = until(client, lambda found: all(tier.state is TierState.READY for tier in found.tiers))
+        deep = status.tiers[1].pid
+        disk.fill()
+        os.kill(status.tiers[0].pid or 0, signal.SIGKILL)
+        status = until(client, lambda found: "cannot record" in (found.tiers[0].error or ""))
+        assert status.tiers[0].state in (TierState.BACKING_OFF, TierState.FAILED)
+        assert (status.tiers[1].state, status.tiers[1].pid) == (TierState.READY, deep)
+        assert think("What is 7 + 5?", tier="deep", deadline=60, client=client).text
+        disk.free()
+        until(client, lambda found: found.tiers[0].state is TierState.READY)
+        ask(client, 1)
+        until(client, lambda found: found.daemon.journal == "ok")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_daemon_that_is_killed_on_a_full_disk_leaves_a_sound_journal(folder, kind):
+    with daemon_on(kind, folder, **LAZY) as disk:
+        client = disk.client
+        ready(client)
+        before = ask(client, 1)
+        disk.fill()
+        ask(client, 2)
+        assert client.status().daemon.journal.startswith("degraded")
+        os.kill(client.status().daemon.pid, signal.SIGKILL)
+        database = disk.journal()
+        sound(database)
+        check = sqlite3.connect(database)
+        assert check.execute("SELECT id, status FROM thoughts").fetchall() == [(before.id, "completed")]
+        check.close()
