@@ -120,9 +120,9 @@ def test_a_watcher_does_not_keep_an_idle_daemon_up(folder, monkeypatch):
     monkeypatch.setenv("SUBCORTEX_DAEMON__IDLE_STOP_S", "0.2")
     client = Client(load(write_config(folder, deep='start = "lazy"', fast='start = "lazy"'), {}))
     client.start_daemon()
-    last = {event.tier: event.state for event in client.events()}  # ends when the daemon does
-    assert last == {"fast": TierState.STOPPED, "deep": TierState.STOPPED}
-    stop(client)
+    assert {event.tier for event in client.events()} == {"fast", "deep"}, "which end with the daemon"
+    with pytest.raises(DaemonUnreachable):
+        client.status()
 
 
 def test_yield_says_what_is_given_and_end_takes_it_back(client):
