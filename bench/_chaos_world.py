@@ -47,7 +47,7 @@ max_wait_s = {max_wait_s}
 look_every_s = 1
 adopt_s = {adopt_s}
 """
-FAST_AND_DEEP = """
+FAST = """
 [[tiers]]
 name = "fast"
 engine = "llama.cpp"
@@ -55,14 +55,8 @@ model = "{models}/fast/fast.gguf"
 context_tokens = 1024
 threads = 1
 max_restarts = 1000
-[[tiers]]
-name = "deep"
-engine = "llama.cpp"
-model = "{models}/deep/deep.gguf"
-context_tokens = 1024
-threads = 1
-max_restarts = 1000
 """
+DEEP = FAST.replace("fast", "deep")
 STANDIN = """
 [[tiers]]
 name = "odd"
@@ -76,6 +70,25 @@ max_restarts = 1000
 [tiers.env]
 CHAOS_MOOD = "{folder}/mood"
 CHAOS_BALLAST_MIB = "{ballast_mib}"
+"""
+
+
+VLLM = """
+[[tiers]]
+name = "vllm"
+engine = "vllm"
+model = "{models}/deep"
+python = "{vllm_python}"
+tensor_parallel_size = {ranks}
+context_tokens = 1024
+max_restarts = 1000
+flags = ["--enforce-eager", "--dtype", "bfloat16", "--max-num-seqs", "8"]
+[tiers.env]
+VLLM_CPU_KVCACHE_SPACE = "1"
+VLLM_CPU_OMP_THREADS_BIND = "{cores}"
+OMP_NUM_THREADS = "1"
+HF_HUB_OFFLINE = "1"
+VLLM_NO_USAGE_STATS = "1"
 """
 
 
@@ -99,6 +112,7 @@ class Plan:
     bound_s: float = 90.0
     recovery_s: float = 90.0
     vllm_python: str = ""
+    ranks: int = 1
 
 
 @dataclass(slots=True)
@@ -131,6 +145,8 @@ class World:
             "adopt_s": ADOPT_S,
             "ballast_mib": plan.ballast_mib,
             "vllm_python": plan.vllm_python,
+            "ranks": plan.ranks,
+            "cores": "|".join(map(str, range(plan.ranks))),
         }
         self.file.write_text((_HEAD + plan.tiers).format(**values))
         self._foretell()
