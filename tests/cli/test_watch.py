@@ -139,6 +139,18 @@ def test_yield_says_what_is_given_and_end_takes_it_back(client):
     assert run("yield", "--end", "--config", file).stdout.startswith("nothing is left to others\nnow: ")
 
 
+def test_a_yield_puts_tiers_to_rest_and_its_end_brings_them_back(client):
+    file = client.config.source
+    assert run("yield", "--config", file).returncode == 0
+    until(client, lambda status: status.tiers[0].state is TierState.STOPPED)
+    ps = run("ps", "--config", file).stdout
+    assert "YIELDED all tiers rest; `subcortex yield --end` takes back\n" in ps
+    assert "\nfast waits: " in ps
+    assert run("yield", "--end", "--config", file).returncode == 0
+    until(client, lambda status: status.tiers[0].state is TierState.READY)
+    assert "YIELDED" not in run("ps", "--config", file).stdout
+
+
 def test_a_gpu_that_is_not_there_is_4(client):
     done = run("yield", "--gpu", "63", "--json", "--config", client.config.source)
     assert done.returncode == 4
