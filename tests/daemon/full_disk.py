@@ -91,7 +91,12 @@ class Small:
             self._daemon = subprocess.Popen([*enter, *daemon], stdout=log, stderr=log, start_new_session=True)
         ours = {"SUBCORTEX_DAEMON__RUNTIME_DIR": f"/proc/{self._holder.pid}/root{folder}/{runtime}"}
         self.client = Client(load(file, ours))
-        wait_for(self.client._transport.reachable)
+        try:
+            wait_for(self.client._transport.reachable)
+        except BaseException:
+            self._daemon.kill()
+            self._holder.kill()
+            raise
 
     def fill(self) -> None:
         _pad(self._disk / "logs" / "daemon.log")
