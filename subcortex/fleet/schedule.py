@@ -220,7 +220,10 @@ def _place(tier: TierScene, scene: Scene, made: Schedule, books: _Books) -> None
         made.waits[tier.name] = "memory is being given back"
         books.take(need)
         return
-    leavers, why, at_s = _leavers(tier, scene, short, books, others_there)
+    leavers, why, at_s = None, "another engine is starting there", inf
+    if not tier.turns & books.turns:
+        # Not before: a start may take minutes, and whoever makes room serves until it can be used.
+        leavers, why, at_s = _leavers(tier, scene, short, books, others_there)
     if leavers is None:
         made.waits[tier.name] = why
         made.look_again(at_s)

@@ -41,6 +41,15 @@ def test_one_start_at_a_time_on_a_device():
     assert comes(decided(busy, one)) == []
 
 
+def test_nobody_leaves_for_one_who_could_not_start_yet():
+    idle = ready(awake={0: 40_000.0})
+    wants = tier("deep", waiters=(waiter(500),), awake={0: 100_000.0})
+    made = decided(idle, tier("c", TierState.STARTING, awake={0: 10_000.0}), wants)
+    assert (goes(made), made.waits["deep"]) == ([], "another engine is starting there")
+    later = decided(idle, ready("c", awake={0: 10_000.0}, in_flight=1), wants)
+    assert goes(later) == [("fast", Rest.STOP)]
+
+
 def test_two_start_at_once_on_devices_of_their_own():
     one = tier("a", waiters=(waiter(),))
     other = tier("b", waiters=(waiter(),), awake={1: 100_000.0, HOST: 4_000.0}, turns=frozenset({1}))
