@@ -229,8 +229,10 @@ class Fleet:
         try:
             await post.gate.entered(admitted)
         except BaseException:
-            if not self._closing and not was_ready:
-                # Perhaps nobody waits for it any more, and who makes room may stay.
+            if not self._closing and not (was_ready and post.life.state is TierState.READY):
+                # Perhaps he was let in and was the last; perhaps nobody waits, and who makes room may stay.
+                if not post.gate.in_flight:
+                    self._apply(post, machine.Drained())
                 self._reschedule()
             raise
         waited_s = self._clock.monotonic_s() - began_s
@@ -318,7 +320,8 @@ class Fleet:
                 post.rested_s = now_s
         if isinstance(event, machine.NoRoom):
             post.not_before_s = now_s + _NO_ROOM_PAUSE_S
-        post.gate.open = post.life.state is TierState.READY
+        # Who becomes ready on a GPU that was lent meanwhile goes to rest before anybody is let in.
+        post.gate.open = post.life.state is TierState.READY and not self._held_back(post)
         for effect in outcome.effects:
             self._do(post, effect)
         if post.life.state is TierState.DRAINING and not post.gate.in_flight:

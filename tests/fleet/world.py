@@ -112,9 +112,8 @@ class Unit:
     def name(self) -> str:
         return self.spec.name
 
-    @property
-    def open(self) -> bool:
-        return self.life.state is TierState.READY
+    #: Whether thoughts are let in.
+    open: bool = False
 
 
 @dataclass
@@ -337,6 +336,7 @@ class World:
             unit.since_s = self.now_s
             if machine.comes_to_rest(before.state, unit.life.state):
                 unit.rested_s = self.now_s
+        unit.open = unit.life.state is TierState.READY and not self.held_back(unit)
         if isinstance(event, machine.NoRoom):
             unit.not_before_s = self.now_s + NO_ROOM_PAUSE_S
             self._hinder(unit)
