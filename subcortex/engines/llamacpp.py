@@ -16,7 +16,7 @@ from subcortex.config import Config, LlamaCppTier
 from subcortex.engines import _llamacpp_log, _llamacpp_memory, _shrink
 from subcortex.engines._local import LocalEngine
 from subcortex.engines.wire import Wire
-from subcortex.errors import ConfigError, SubcortexError
+from subcortex.errors import ConfigError, EngineFailed, SubcortexError
 from subcortex.types import BootFigures
 
 _CHILD = Path(__file__).with_name("_llamacpp_child.py")
@@ -183,6 +183,7 @@ def check_model(file: Path, *, tier: str) -> None:
 
     Raises:
         ConfigError: It is missing, unreadable, incomplete or of another format.
+        EngineFailed: It cannot be read now.
     """
     if not file.is_file():
         raise ConfigError(
@@ -194,9 +195,14 @@ def check_model(file: Path, *, tier: str) -> None:
     try:
         with file.open("rb") as stream:
             magic = stream.read(len(_MAGIC))
-    except OSError as error:
+    except PermissionError as error:
         raise ConfigError(
             f"tier {tier!r}: cannot read {file}: {error.strerror}", hint="Check its permissions.", key="model"
+        ) from error
+    except OSError as error:
+        # A daemon out of files, a network disk that is away: neither lasts as a wrong setting does.
+        raise EngineFailed(
+            f"tier {tier!r}: cannot read {file}: {error.strerror}", hint="It is tried again.", transient=True
         ) from error
     if magic != _MAGIC:
         raise ConfigError(

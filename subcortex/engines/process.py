@@ -99,9 +99,11 @@ class EngineProcess:
         # On record before it exists: whenever we are killed, the next daemon finds it by its mark.
         _record(folder, record)
         log = LogPump(log_path)
-        read_end, write_end = os.pipe()
-        ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
+        try:
+            read_end, write_end, ours, theirs = _channels()
+        except OSError as error:
+            _remains.remove(folder, record)
+            raise EngineFailed(f"cannot start {command[0]}: {error.strerror}") from error
         orders = [record.mark, os.getpid(), adopt_s, theirs.fileno(), read_end, folder, log_path]
         env = {**env, _processes.MARK_VARIABLE: record.mark}
         try:
@@ -269,6 +271,19 @@ def _record(folder: Path, record: Record) -> None:
         _remains.write(folder, record)
     except OSError as error:
         raise EngineFailed(f"cannot record the engine's process in {folder}: {error.strerror}") from error
+
+
+def _channels() -> tuple[int, int, socket.socket, socket.socket]:
+    """Return both ends of a pipe and of a channel of messages; OSError without either."""
+    read_end, write_end = os.pipe()
+    try:
+        ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
+    except OSError:
+        os.close(read_end)
+        os.close(write_end)
+        raise
+    ours.setblocking(False)
+    return read_end, write_end, ours, theirs
 
 
 def _launched(

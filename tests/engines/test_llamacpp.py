@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import pytest
 
 from subcortex.config import Config
 from subcortex.engines import create, reap_leftovers
+from subcortex.engines.llamacpp import check_model
 from subcortex.engines.protocol import Delta, Engine, GenerateRequest, Progress
 from subcortex.errors import ConfigError, DoesNotFit, EngineFailed, InvalidRequest
 from tests.engines import tiny_gguf
@@ -209,6 +211,20 @@ async def test_flags_reach_the_engine(running: Running) -> None:
         flags=["--ctx-size", "512", "--parallel=1", "--no-warmup", "--cache-type-k", "q8_0"]
     ) as engine:
         assert "n_slots = 1, n_ctx_slot = 512" in engine.log_tail(50)
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(errno.EMFILE, EngineFailed), (errno.EIO, EngineFailed), (errno.EACCES, ConfigError)],
+)
+def test_a_model_that_cannot_be_read_just_now_is_no_wrong_setting(gguf, monkeypatch, number, raised):
+    def refused(*args: object, **options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(raised, match=os.strerror(number)) as caught:
+        check_model(gguf, tier="fast")
+    assert caught.value.details.get("transient", False) is (raised is EngineFailed)
 
 
 FAULTS: dict[str, tuple[Callable[[bytes], bytes | None], type[ConfigError], str]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -219,6 +220,25 @@ async def test_a_process_that_cannot_be_recorded_is_not_left_running(tmp_path: P
             log_path=tmp_path / "logs" / "fast.log",
         )
     assert psutil.Process().children() == before
+
+
+async def test_out_of_files_nothing_is_left_open_or_on_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*args: object, **options: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("subcortex.engines.process.socket.socketpair", none_left)
+    before = psutil.Process().num_fds()
+    with pytest.raises(EngineFailed, match="Too many open files"):
+        await EngineProcess.spawn(
+            [sys.executable, "-c", "pass"],
+            env=dict(os.environ),
+            folder=tmp_path / "engine",
+            log_path=tmp_path / "logs" / "fast.log",
+        )
+    assert psutil.Process().num_fds() == before
+    assert not (tmp_path / "engine" / "process.json").exists()
 
 
 async def test_the_child_is_what_the_command_says_with_nothing_of_ours_open(nursery: Nursery) -> None:
