@@ -28,6 +28,7 @@ FAULTS: dict[str, Fault] = {}
 VLLM_FAULTS: dict[str, Fault] = {}
 
 _FOREIGN_MIB = 1024
+_MOOD_S = 30.0
 _HOG = """
 import sys, time
 held = bytearray(b"x") * (int(sys.argv[1]) << 20)
@@ -173,11 +174,27 @@ def engine_stopped_for_ever(world: World, rng: random.Random) -> str:
     return f"{tier} {engine.pid}"
 
 
+def _put_into(world: World, mood: str) -> psutil.Process:
+    """Put the stand-in into a mood and return its process; TimeoutError if it takes none."""
+    until_s = time.monotonic() + _MOOD_S
+    while time.monotonic() < until_s:
+        engine = world.engine("odd")
+        if _takes(world, engine, mood):
+            return engine
+    raise TimeoutError(f"odd takes no mood within {_MOOD_S:g} s")
+
+
+def _takes(world: World, engine: psutil.Process, mood: str) -> bool:
+    world.mood.write_text(mood)
+    _wait(lambda: not world.mood.exists() or not engine.is_running(), 2.0)
+    taken = not world.mood.exists()
+    world.mood.unlink(missing_ok=True)
+    return taken
+
+
 def _mooded(mood: str, *, sleeps: bool) -> Fault:
     def fault(world: World, rng: random.Random) -> str:
-        engine = world.engine("odd")
-        world.mood.write_text(mood)
-        _wait(lambda: not world.mood.exists(), 5.0)
+        engine = _put_into(world, mood)
         if sleeps:
             with suppress(SubcortexError):
                 world.client.yield_gpus(1.0)
@@ -187,7 +204,6 @@ def _mooded(mood: str, *, sleeps: bool) -> Fault:
     return fault
 
 
-FAULTS["ignores_sigterm"] = _mooded("deaf", sleeps=True)
 FAULTS["child_deserts"] = _mooded("desert", sleeps=False)
 FAULTS["engine_crashes"] = _mooded("crash", sleeps=False)
 FAULTS["tokens_stand_still"] = _mooded("stuck", sleeps=False)
@@ -197,11 +213,22 @@ FAULTS["corrupt_after_wake"] = _mooded("corrupt", sleeps=True)
 
 
 @_fault
+def ignores_sigterm(world: World, rng: random.Random) -> str:
+    """An engine ignores SIGTERM, and its daemon is told to end, or killed with the engine's keeper."""
+    engine, daemon = _put_into(world, "deaf"), world.daemon()
+    keeper = engine.parent()
+    if rng.random() < 0.5 or keeper is None:
+        daemon.terminate()
+        return f"odd {engine.pid}, daemon {daemon.pid} told to end"
+    daemon.kill()
+    keeper.kill()
+    return f"odd {engine.pid}, daemon {daemon.pid} and keeper {keeper.pid} killed"
+
+
+@_fault
 def deserter_outlives_its_daemon(world: World, rng: random.Random) -> str:
     """A child leaves the session; then the engine and the daemon are killed."""
-    engine = world.engine("odd")
-    world.mood.write_text("desert")
-    _wait(lambda: not world.mood.exists(), 5.0)
+    engine = _put_into(world, "desert")
     time.sleep(0.1)
     daemon = world.daemon()
     daemon.kill()

@@ -15,6 +15,7 @@ at a time from the file that ``CHAOS_MOOD`` names. A mood is taken once, so that
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import signal
@@ -28,6 +29,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 _TOKEN_S = 0.01
+#: What C calls SIG_IGN.
+_IGNORE = 1
 _LOOK_EVERY_S = 0.05
 #: Moods that are shown at the next request of a kind, not at once.
 _LATER = frozenset({"hang", "refuse", "corrupt"})
@@ -63,7 +66,8 @@ class Server:
         if mood in _LATER:
             self.mood = mood
         elif mood == "deaf":
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            # Python's own would have to be called by the main thread, which serves.
+            ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(_IGNORE))
         elif mood == "stuck":
             self.stuck = True
         elif mood == "crash":
