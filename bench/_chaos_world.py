@@ -169,7 +169,8 @@ class World:
         body = f"    sys.path.append({str(ROOT / 'bench')!r})\n    import _chaos_foretold\n"
         lines = f"import sys\nif {begins}:\n{body}"
         (site / "sitecustomize.py").write_text(lines)
-        os.environ["PYTHONPATH"] = str(site)
+        # The daemon is the one beside this file, wherever another is installed.
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(site), str(ROOT)])
 
     def open(self) -> None:
         """Begin to watch processes."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -177,6 +178,9 @@ def main() -> None:
     names = drawn(some, given.faults - vllm, rng)
     vllm_names = drawn(list(VLLM_FAULTS), vllm, rng)
     log = given.log.open("w") if given.log else None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Told to end, it still ends its daemon; who starts it in the background has it ignore the first.
+        signal.signal(number, signal.default_int_handler)
     run = Run(given.seed, log, time.monotonic() + given.minutes * 60)
     run.note(seed=given.seed, faults=names + vllm_names)
     small = Plan(FAST + DEEP + STANDIN, limit_gib=1.0, serving=("fast", "deep", "odd"))
