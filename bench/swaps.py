@@ -29,6 +29,7 @@ from subcortex import config as configuration
 from subcortex.types import Status, ThinkRequest, Thought, TierState
 
 _PROMPT = "Count the ways in which two models may share one GPU."
+_SETTLES_S = 0.4
 _AT_REST = (TierState.ASLEEP, TierState.STOPPED)
 
 
@@ -164,6 +165,8 @@ def run(given: Any, client: Client, notes: Notes) -> None:
             break
         name = (fast, deep)[number % 2]
         timed(client, notes, "swap", name, given.tokens, number=number)
+        # The ledger learns what a tier holds from a look after it has come.
+        time.sleep(_SETTLES_S)
         status = client.status()
         notes.add("swapped", number=number, states=states(status), **held(status, before_mib))
     if given.kill:
@@ -243,10 +246,7 @@ def main() -> None:
             client.stop()
         except SubcortexError as error:
             notes.add("trouble", error=error.code, message=error.message)
-        for _ in range(8 if driver_mib() else 1):
-            # A driver goes on giving memory back after the process is gone.
-            notes.add("stopped", driver_mib=driver_mib())
-            time.sleep(0.5)
+        notes.add("stopped", driver_mib=driver_mib())
         with sqlite3.connect(client.config.database_path) as conn:
             conn.row_factory = sqlite3.Row
             events = [dict(row) for row in conn.execute("select * from events order by seq")]

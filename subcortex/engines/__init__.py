@@ -11,7 +11,7 @@ from subcortex.config import Config, LlamaCppTier, RemoteTier, VllmTier
 if TYPE_CHECKING:
     from subcortex.engines.protocol import Engine
 
-__all__ = ["create", "environment", "reap_leftovers"]
+__all__ = ["create", "environment", "is_engines", "reap_leftovers"]
 
 
 def create(tier: LlamaCppTier | VllmTier | RemoteTier, *, config: Config) -> Engine:
@@ -44,3 +44,10 @@ def reap_leftovers(runtime_dir: Path, keep: Collection[str] = ()) -> list[str]:
     from subcortex.engines import process
 
     return process.reap_leftovers(runtime_dir, keep)
+
+
+def is_engines(pid: int) -> bool:
+    """Return whether a process is an engine's, of this daemon or a former one, or is about to be gone."""
+    from subcortex.engines import _processes
+
+    return _processes.is_engines(pid)

@@ -22,3 +22,17 @@ def last_named(flags: Iterable[str], *names: str) -> str | None:
             if word == name or (len(word) >= _SHORTEST and word.startswith("--") and name.startswith(word)):
                 found = name
     return found
+
+
+def last_value(flags: Iterable[str], name: str) -> str | None:
+    """Return what is last given to ``name`` in ``flags``, None if nothing is."""
+    words, found = list(flags), None
+    for place, flag in enumerate(words):
+        word, equals, value = flag.partition("=")
+        if last_named([word], name) is None:
+            continue
+        if equals:
+            found = value
+        elif place + 1 < len(words):
+            found = words[place + 1]
+    return found

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 #: The variable that marks every process of an engine.
 MARK_VARIABLE = "SUBCORTEX_ENGINE_ID"
+_ANY_MARK = f"{MARK_VARIABLE}=".encode()
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _POLL_S = 0.02
@@ -67,6 +68,18 @@ def held(identity: Identity) -> bool:
 def marked(pid: int, mark: str) -> bool:
     """Return whether the process was started with that engine's mark."""
     return _marked(pid, f"{MARK_VARIABLE}={mark}".encode())
+
+
+def is_engines(pid: int) -> bool:
+    """Return whether a process is an engine's, of this daemon or another, or about to be gone."""
+    try:
+        environ = _read(f"/proc/{pid}/environ")
+    except (FileNotFoundError, ProcessLookupError):
+        # What has begun to end has no environment any more.
+        return True
+    except OSError:
+        return False
+    return not environ or any(word.startswith(_ANY_MARK) for word in environ.split(b"\0"))
 
 
 def family(mark: str, *, session: int | None = None) -> set[Identity]:
@@ -160,7 +173,10 @@ def _stat(pid: int) -> _Stat | None:
         return None
     # The command's name may hold spaces and brackets; what follows the last bracket is plain.
     state, parent, _, session, *rest = raw[raw.rindex(b")") + 2 :].split()
-    return _Stat(Identity(pid, int(rest[15])), int(parent), int(session), state in (b"Z", b"X"))
+    # A leader that has ended is a zombie until its last thread has, and that one may still be giving back
+    # what it held: a worker of vLLM takes seconds to unlock the memory that a sleep went to.
+    ended = state in (b"Z", b"X") and int(rest[13]) <= 1
+    return _Stat(Identity(pid, int(rest[15])), int(parent), int(session), ended)
 
 
 def _marked(pid: int, needle: bytes) -> bool:

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from subcortex.config import Config, VllmTier
 from subcortex.engines import _shrink, _vllm_log, _vllm_memory, _vllm_sleep
+from subcortex.engines._flags import last_value
 from subcortex.engines._local import LocalEngine
 from subcortex.engines.wire import Wire
 from subcortex.errors import ConfigError, EngineFailed, SubcortexError
@@ -54,8 +55,12 @@ class VllmEngine(LocalEngine):
     @property
     def rests(self) -> frozenset[Rest]:
         """Stop, and both levels of sleep where sleep mode is on."""
-        sleeps = {Rest.SLEEP_1, Rest.SLEEP_2} if _vllm_sleep.enabled(self._tier) else set()
-        return frozenset({Rest.STOP} | sleeps)
+        if not _vllm_sleep.enabled(self._tier):
+            return frozenset({Rest.STOP})
+        if last_value(self._tier.flags, "--load-format") == "dummy":
+            # Weights that were made up cannot be read again.
+            return frozenset({Rest.STOP, Rest.SLEEP_1})
+        return frozenset(Rest)
 
     async def sleep(self, rest: Rest) -> None:
         """Put the model to sleep; see ``Engine.sleep``."""

@@ -22,7 +22,7 @@ from subcortex.errors import Cancelled, DoesNotFit, Overloaded, SubcortexError
 from subcortex.fleet import machine
 from subcortex.fleet.forecast import forecast
 from subcortex.fleet.gate import Gate
-from subcortex.fleet.machine import COMING, Effect, Event
+from subcortex.fleet.machine import COMING, LEAVING, Effect, Event
 from subcortex.fleet.post import Member, Post, TierLoad
 from subcortex.fleet.room import Memory, Needs, Seen, missing
 from subcortex.fleet.running import BootWatch, Running, Ties, Timing
@@ -336,7 +336,8 @@ class Fleet:
             case TierState.WAKING, TierState.READY if before.rest is not None:
                 self.swaps.came(post.name, before.rest, seconds)
             case TierState.SLEEPING, TierState.ASLEEP if post.life.rest is not None:
-                self.swaps.left(post.name, post.life.rest, seconds)
+                first = post.life.rest not in post.running.slept
+                self.swaps.left(post.name, post.life.rest, seconds, first=first)
             case TierState.STOPPING, TierState.STOPPED:
                 self.swaps.left(post.name, Rest.STOP, seconds)
 
@@ -393,7 +394,11 @@ class Fleet:
         tiers = []
         for post in self._posts.values():
             needs = self._needs(post)
-            swaps = self.swaps.swaps(post.name, post.gate.mean_hold_s)
+            at_rest = needs.asleep.get(Rest.SLEEP_1, {})
+            pins_mib = max(0.0, at_rest.get(HOST, 0.0) - needs.awake.get(HOST, 0.0))
+            swaps = self.swaps.swaps(
+                post.name, post.gate.mean_hold_s, slept=post.running.slept, pins_mib=pins_mib
+            )
             tiers.append(post.scene(needs, known, swaps, self._held_back(post)))
         return Scene(now_s, tuple(tiers), self._seen.offered, self._rules.max_wait_s, self._seen_s)
 
@@ -509,16 +514,14 @@ class Fleet:
         )
 
     def _look_was(self, seen: Seen) -> None:
-        self._seen, self._seen_s = seen, (now_s := self._clock.monotonic_s())
-        before = self._lending.taken
-        rules = self._rules
+        self._seen, self._seen_s = seen, self._clock.monotonic_s()
+
+    def _lend(self, seen: Seen) -> None:
+        """See who else uses the GPUs; only while nothing of ours comes or goes, which is not told apart."""
+        now_s, rules, before = self._clock.monotonic_s(), self._rules, self._lending.taken
         self._lending = self._lending.look(now_s, seen.foreign, rules.yield_over_mib, rules.yield_back_s)
-        changed = self._lending.taken.keys() ^ before.keys()
-        for device in changed:
+        for device in self._lending.taken.keys() ^ before.keys():
             self._log.info("GPU", gpu=device, taken=device in self._lending.taken)
-        if changed:
-            # Seen by an engine that looks for room: others may have to make way long before it is up.
-            self._reschedule()
 
     async def _look(self) -> None:
         """Find out what tiers need, then look at the machine from time to time."""
@@ -527,18 +530,28 @@ class Fleet:
         try:
             await self._memory.prepare()
             self._look_was(await self._memory.look())
+            self._lend(self._seen)
         except Exception:
             self._log.exception("nothing is known of memory")
         self._prepared = True
         self._reschedule()
         while True:
             await asyncio.sleep(self._timing.look_every_s)
-            if any(post.life.state in COMING for post in self._posts.values()):
-                # What a start takes by and by is not told apart from what others take.
-                continue
             with suppress(SubcortexError, OSError):
+                calm = self._calm()
                 self._look_was(await self._memory.look())
+                if calm and self._calm():
+                    self._lend(self._seen)
                 self._reschedule()
+
+    def _calm(self) -> bool:
+        """Return whether nothing of ours comes, goes or is being cleared away."""
+        moving = COMING | LEAVING
+        return not any(
+            post.life.state in moving or (post.running.remains and post.life.state not in machine.UP)
+            for post in self._posts.values()
+            if post.life.state is not TierState.ASLEEP
+        )
 
 
 def _stopping(tier: str) -> Cancelled:

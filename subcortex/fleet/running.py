@@ -131,6 +131,8 @@ class Running:
         #: How long the last start took, seconds; and the last wake.
         self.load_s: float | None = None
         self.woke: Woke | None = None
+        #: The kinds of sleep that this process has slept.
+        self.slept: set[Rest] = set()
         #: Whether a process may be there that holds memory.
         self.remains = False
 
@@ -165,6 +167,7 @@ class Running:
             apply(machine.Stopped())
             return
         self._orders, self._resting, self._canary = asyncio.Queue(), False, None
+        self.slept = set()
         try:
             if adopt:
                 self.remains = True
@@ -259,6 +262,7 @@ class Running:
         await self._engine.sleep(rest)
         await self._settled(TierState.ASLEEP, rest)
         self._ties.apply(machine.Slept())
+        self.slept.add(rest)
 
     async def _wake(self) -> None:
         try:

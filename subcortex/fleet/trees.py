@@ -39,7 +39,8 @@ def trees(roots: Iterable[int]) -> dict[int, Tree]:
             continue
         # The command's name may hold spaces and brackets; what follows the last bracket is plain.
         state, parent, _, session, *rest = raw[raw.rindex(b")") + 2 :].split()
-        if state in (b"Z", b"X"):
+        # A leader that has ended waits for its last thread, which may hold memory yet.
+        if state in (b"Z", b"X") and int(rest[13]) <= 1:
             continue
         pid = int(name)
         resident_mib[pid] = int(rest[17]) * _PAGE_MIB

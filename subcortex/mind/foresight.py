@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from subcortex import hardware
+from subcortex import engines, hardware
 from subcortex.config import Config, RemoteTier, Tier
 from subcortex.hardware import Gpu, Hardware
 from subcortex.journal import BootRecord, Reader
@@ -96,7 +96,7 @@ def recorded(config: Config) -> list[BootRecord]:
 def _gpu_processes() -> list[GpuProcess]:
     """Return who holds memory of which GPU, as the driver tells it."""
     return [
-        GpuProcess(gpu.index, process.pid, process.memory_mib, process.name)
+        GpuProcess(gpu.index, process.pid, process.memory_mib, process.name, engines.is_engines(process.pid))
         for gpu in hardware.detect().gpus
         for process in gpu.processes or ()
     ]

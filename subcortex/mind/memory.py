@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +17,8 @@ from subcortex.types import DeviceLedger, Ledger, Rest, TierState
 from subcortex.vram.learning.boots import Prediction
 
 _MIB_A_GIB = 1024.0
+#: A look that is younger than this is as good as a new one, which takes a tenth of a second; seconds.
+_FRESH_S = 0.5
 #: How far a change of a GPU's use may lie from what is expected of a tier and count as its doing.
 _BELIEVED_MIB, _BELIEVED_SHARE = 2048.0, 0.1
 
@@ -36,6 +39,8 @@ class TierMemory:
     ledger: Callable[[], Ledger]
     known: dict[str, Needs]
     looks: dict[str, Ledger] = field(default_factory=dict)
+    latest: Ledger | None = None
+    latest_s: float = 0.0
 
     @classmethod
     def of(cls, config: Config, predict: Predict, ledger: Callable[[], Ledger]) -> TierMemory:
@@ -52,7 +57,7 @@ class TierMemory:
 
     async def look(self) -> Seen:
         """See ``Memory.look``."""
-        devices = (await asyncio.to_thread(self.ledger)).devices
+        devices = (await self._looked()).devices
         fleet = self.config.fleet
         free, offered, foreign, holders = {}, {}, {}, {}
         for device in devices:
@@ -71,11 +76,12 @@ class TierMemory:
 
     async def before(self, tier: str) -> None:
         """See ``Memory.before``."""
-        self.looks[tier] = await asyncio.to_thread(self.ledger)
+        fresh = self.latest is not None and time.monotonic() - self.latest_s <= _FRESH_S
+        self.looks[tier] = self.latest if fresh and self.latest else await self._looked()
 
     async def settled(self, tier: str, state: TierState, rest: Rest | None) -> None:
         """See ``Memory.settled``."""
-        now, before = await asyncio.to_thread(self.ledger), self.looks.pop(tier, None)
+        now, before = await self._looked(), self.looks.pop(tier, None)
         known = self.needs(tier)
         if state is TierState.READY:
             slept = known.asleep.get(rest, {}) if rest is not None else {}
@@ -89,6 +95,11 @@ class TierMemory:
             expected = known.asleep.get(rest, {})
             held = {**_grown(before, now, known.awake, expected), **_held(now, tier)}
             self.known[tier] = replace(known, asleep={**known.asleep, rest: {**expected, **held}})
+
+    async def _looked(self) -> Ledger:
+        self.latest = await asyncio.to_thread(self.ledger)
+        self.latest_s = time.monotonic()
+        return self.latest
 
     def _foretold(self) -> Mapping[str, Needs]:
         found = {}

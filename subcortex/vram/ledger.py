@@ -24,12 +24,14 @@ class GpuProcess:
         gpu_index: As NVML counts.
         mib: None where the driver does not say.
         name: None where no process of that id is visible here.
+        ours: It is, or was, an engine's, though perhaps of no tier's tree any more.
     """
 
     gpu_index: int
     pid: int
     mib: float | None = None
     name: str | None = None
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,8 @@ def _card(gpu: Gpu, processes: Sequence[GpuProcess], holdings: Sequence[Holding]
             share.taken_mib = None
             hidden.append(share)
         shares.append(share)
-    foreign = [process for process in here if process.pid not in ours]
+    # What an engine that died has not given back yet is nobody's: unexplained, not foreign.
+    foreign = [process for process in here if process.pid not in ours and not process.ours]
     if any(share.planned_mib for share in hidden):
         # Processes that nobody can see here are ours by elimination: hidden tiers run, and show nowhere.
         foreign = [process for process in foreign if process.name is not None]

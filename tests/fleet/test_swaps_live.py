@@ -126,6 +126,7 @@ async def two(tmp_path: Path, rules: Rules | None = None, **tiers: dict[str, Any
     card.fleet = fleet
     for name in programs:
         # As measured of a large model: sleeping is worth it.
+        fleet.swaps.left(name, Rest.SLEEP_1, 0.1, first=True)
         fleet.swaps.left(name, Rest.SLEEP_1, 0.1)
         fleet.swaps.came(name, Rest.SLEEP_1, 0.1)
     fleet.open()

@@ -99,9 +99,8 @@ async def test_what_a_tier_was_seen_to_hold_counts_from_then_on():
 
 
 async def test_where_the_driver_hides_processes_the_change_of_the_whole_card_tells():
-    started = [machine(1100.0), machine(20000.0)]
-    slept, woken = [machine(20000.0), machine(3300.0)], [machine(3300.0), machine(19900.0)]
-    known = memory(*started, *slept, *woken)
+    # Before, started, asleep, awake again: a look after one change is the look before the next.
+    known = memory(machine(1100.0), machine(20000.0), machine(3300.0), machine(19900.0))
     await known.prepare()
     await known.before("deep")
     await known.settled("deep", TierState.READY, None)
