@@ -5,9 +5,9 @@
 The configuration's first tier is the fast one, its last the deep one, both lazy, with limits under `[fleet]`
 so that one must rest for the other. First the deep tier is put to rest by `yield` and woken by a thought,
 again and again: what its first token takes beyond the engine's own wake. Then thoughts go to the two in turn,
-each a swap, and after each what the ledger counts is held against what the driver shows. Then one of the deep
-tier's worker processes is killed in the middle of a thought. DIR gets raw.jsonl (a line a step, as it
-happens), events.json and the ends of the logs.
+each a swap (the last of them by `yield`, which waits for nobody), and after each what the ledger counts is
+held against what the driver shows. Then one of the deep tier's worker processes is killed. DIR gets raw.jsonl
+(a line a step, as it happens), events.json and the ends of the logs.
 """
 
 from __future__ import annotations
@@ -164,7 +164,12 @@ def run(given: Any, client: Client, notes: Notes) -> None:
         if notes.seconds > given.seconds:
             break
         name = (fast, deep)[number % 2]
-        timed(client, notes, "swap", name, given.tokens, number=number)
+        lent = number >= given.swaps - given.lent
+        if lent:
+            client.yield_gpus()
+            until(client, given.limit_s, lambda now: all(tier.state in _AT_REST for tier in now.tiers))
+            client.resume()
+        timed(client, notes, "swap", name, given.tokens, number=number, lent=lent)
         # The ledger learns what a tier holds from a look after it has come.
         time.sleep(_SETTLES_S)
         status = client.status()
@@ -215,7 +220,8 @@ def summary(notes: Notes) -> dict[str, Any]:
         "canary_s": [facts["canary_s"] for facts in woke.values() if "canary_s" in facts],
         "awake_ttft_s": [row["ttft_s"] for row in rows if row["what"] == "awake" and "ttft_s" in row],
         "rest_s": [row["seconds"] for row in rows if row["what"] == "rested"],
-        "swap_ttft_s": [row["ttft_s"] for row in swaps],
+        "swap_ttft_s": [row["ttft_s"] for row in swaps if not row["lent"]],
+        "lent_swap_ttft_s": [row["ttft_s"] for row in swaps if row["lent"]],
         "ledger_off_mib": off,
     }
     result |= {name: spread(values) for name, values in figures.items() if values}
@@ -229,6 +235,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--wakes", type=int, default=20)
     parser.add_argument("--swaps", type=int, default=60)
+    parser.add_argument("--lent", type=int, default=0, help="of the swaps, so many by yield and resume")
     parser.add_argument("--kill", action="store_true", help="kill a worker of the deep tier at the end")
     parser.add_argument("--tokens", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=480.0, help="begin no further step after this")
