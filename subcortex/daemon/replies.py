@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from subcortex.daemon.keys import MIND
-from subcortex.errors import InvalidRequest, SubcortexError
+from subcortex.errors import Cancelled, InvalidRequest, SubcortexError
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _Shape = TypeVar("_Shape", bound=BaseModel)
@@ -78,8 +78,9 @@ async def errors_as_json(request: web.Request, handler: _Handler) -> web.StreamR
     except web.HTTPException as error:
         return error_response(_NoSuchRoute(f"{request.method} {request.path}: {error.reason}", error.status))
     except ConnectionResetError:
-        # Whoever asked has gone away; that is no fault of ours, and nobody is left to answer.
-        raise
+        # Whoever asked has gone away, which is no fault of ours. What is returned reaches nobody; raised, it
+        # would be logged by the server.
+        return web.Response(status=Cancelled.http_status)
     except Exception as error:
         _log.exception("request failed", path=request.path)
         return error_response(SubcortexError(f"internal error: {type(error).__name__}", hint="See the log."))
