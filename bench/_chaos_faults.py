@@ -82,6 +82,7 @@ def daemon_ends(world: World, rng: random.Random) -> str:
     """The daemon is told to end by a signal."""
     daemon = world.daemon()
     daemon.terminate()
+    _next(world, daemon)
     return f"daemon {daemon.pid}"
 
 
@@ -219,6 +220,7 @@ def ignores_sigterm(world: World, rng: random.Random) -> str:
     keeper = engine.parent()
     if rng.random() < 0.5 or keeper is None:
         daemon.terminate()
+        _next(world, daemon)
         return f"odd {engine.pid}, daemon {daemon.pid} told to end"
     daemon.kill()
     keeper.kill()
@@ -385,6 +387,11 @@ def _take_note(programs: list[subprocess.Popen[bytes]]) -> None:
     """Have somebody wait for their ends, whenever those are."""
     for program in programs:
         threading.Thread(target=program.wait, daemon=True).start()
+
+
+def _next(world: World, daemon: psutil.Process) -> None:
+    """Wait for the daemon after one that was told to end, which serves until it has heard that."""
+    _wait(lambda: world.status().daemon.pid != daemon.pid, 5.0)
 
 
 def _wait(condition: Callable[[], bool], limit_s: float) -> None:
