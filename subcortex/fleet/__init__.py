@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from subcortex.fleet.fleet import Fleet, Lease, Rules
+from subcortex.fleet.fleet import Fleet, Lease
+from subcortex.fleet.grounds import Rules
 from subcortex.fleet.post import Member
 from subcortex.fleet.room import Memory, Needs, Seen
 from subcortex.fleet.running import BootWatch, Timing

@@ -8,29 +8,28 @@ change is whole before anybody else looks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 import structlog
 
 from subcortex.clock import Clock, SystemClock
 from subcortex.engines.protocol import Engine
-from subcortex.errors import Cancelled, DoesNotFit, Overloaded, SubcortexError
-from subcortex.fleet import machine
+from subcortex.errors import SubcortexError
+from subcortex.fleet import machine, refusals
 from subcortex.fleet.forecast import forecast
 from subcortex.fleet.gate import Gate
+from subcortex.fleet.grounds import Grounds, Rules
 from subcortex.fleet.machine import COMING, LEAVING, Effect, Event
 from subcortex.fleet.post import Member, Post, TierLoad
-from subcortex.fleet.room import Memory, Needs, Seen, missing
+from subcortex.fleet.room import Memory
 from subcortex.fleet.running import BootWatch, Running, Ties, Timing
-from subcortex.fleet.scene import HOST, Device, Scene, Waiter
-from subcortex.fleet.schedule import Come, Go, Schedule, Shortage, Stay, schedule
+from subcortex.fleet.scene import Device, Scene, Waiter
+from subcortex.fleet.schedule import Come, Go, Schedule, Stay, schedule
 from subcortex.fleet.swaps import SwapBook
 from subcortex.fleet.trees import Tree, trees
-from subcortex.fleet.yielding import Lending
 from subcortex.types import Rest, TierState, TierStatus
 
 #: A tier for which no room showed is not tried again for so long, seconds.
@@ -40,23 +39,6 @@ _MOST_ROUNDS = 50
 
 #: Told of every change: tier, kind (``ready``, ``failed``, …), facts.
 Listener = Callable[[str, str, dict[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """How the fleet shares a machine.
-
-    Args:
-        max_wait_s: No thought waits longer for another tier to make room.
-        yield_over_mib: Other programs that take so much more of a GPU than before have it to themselves.
-        yield_back_s: A GPU that was left alone so long is used again.
-        adopt: See at the start what a former daemon left running.
-    """
-
-    max_wait_s: float = 120.0
-    yield_over_mib: float = 2048.0
-    yield_back_s: float = 30.0
-    adopt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +72,12 @@ class Fleet:
         clock: Clock | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
-        self._memory = memory
         self._rules = rules or Rules()
+        self._grounds = Grounds(memory, self._rules, self._clock)
         self._timing = timing or Timing()
         self._on_change = on_change or (lambda tier, kind, facts: None)
         self.swaps = SwapBook()
         self._posts = {member.name: self._post(member, watch) for member in members}
-        self._lending = Lending()
-        self._seen, self._seen_s = Seen(), 0.0
         self._prepared = memory is None
         self._closing = False
         self._scheduling = False
@@ -116,9 +96,9 @@ class Fleet:
             apply=lambda event: self._apply(post, event),
             tell=lambda kind, facts: self._tell(post, kind, facts),
             at_work=lambda: post.gate.in_flight,
-            missing=lambda seen: self._missing(post, seen),
+            missing=lambda seen: self._grounds.missing(post, seen),
             crowded=lambda: self._crowded(post),
-            seen=self._look_was,
+            seen=self._grounds.saw,
             gone=self._reschedule,
         )
         post.running = Running(
@@ -128,7 +108,7 @@ class Fleet:
             ties,
             clock=self._clock,
             timing=self._timing,
-            memory=self._memory if member.local else None,
+            memory=self._grounds.memory if member.local else None,
             watch=watch,
         )
         if member.start_s is not None:
@@ -167,13 +147,12 @@ class Fleet:
             for_s: Seconds; None for as long as it takes.
             gpus: By NVML's index; None for all tiers that run here.
         """
-        until_s = inf if for_s is None else self._clock.monotonic_s() + for_s
-        self._lending = self._lending.lend(gpus, until_s)
+        self._grounds.make_way(for_s, gpus)
         self._reschedule()
 
     def resume(self) -> None:
         """Take back what was lent."""
-        self._lending = self._lending.take_back()
+        self._grounds.resume()
         self._reschedule()
 
     @asynccontextmanager
@@ -245,8 +224,8 @@ class Fleet:
         """Return why a thought with another tier to go to should go there now."""
         if post.life.state is TierState.BACKING_OFF:
             return post.life.error
-        why = self._held_back(post)
-        return _lent(post.name, why) if why and post.life.state is not TierState.READY else None
+        why = self._grounds.held_back(post)
+        return refusals.lent(post.name, why) if why and post.life.state is not TierState.READY else None
 
     def loads(self) -> list[TierLoad]:
         """Return what a decision needs of every tier, from least to most capable; cheap."""
@@ -321,7 +300,7 @@ class Fleet:
         if isinstance(event, machine.NoRoom):
             post.not_before_s = now_s + _NO_ROOM_PAUSE_S
         # Who becomes ready on a GPU that was lent meanwhile goes to rest before anybody is let in.
-        post.gate.open = post.life.state is TierState.READY and not self._held_back(post)
+        post.gate.open = post.life.state is TierState.READY and not self._grounds.held_back(post)
         for effect in outcome.effects:
             self._do(post, effect)
         if post.life.state is TierState.DRAINING and not post.gate.in_flight:
@@ -386,29 +365,21 @@ class Fleet:
             case Effect.REFUSE:
                 if post.timer:
                     post.timer.cancel()
-                post.gate.refuse(post.life.error or _stopping(post.name), patient_too=True)
+                post.gate.refuse(post.life.error or refusals.stopping(post.name), patient_too=True)
 
     def _scene(self) -> Scene:
         now_s = self._clock.monotonic_s()
-        known = frozenset(self._seen.offered)
-        tiers = []
+        grounds, tiers = self._grounds, []
+        known = frozenset(grounds.seen.offered)
         for post in self._posts.values():
-            needs = self._needs(post)
-            at_rest = needs.asleep.get(Rest.SLEEP_1, {})
-            pins_mib = max(0.0, at_rest.get(HOST, 0.0) - needs.awake.get(HOST, 0.0))
             swaps = self.swaps.swaps(
-                post.name, post.gate.mean_hold_s, slept=post.running.slept, pins_mib=pins_mib
+                post.name,
+                post.gate.mean_hold_s,
+                slept=post.running.slept,
+                pins_mib=grounds.pins_mib(post),
             )
-            tiers.append(post.scene(needs, known, swaps, self._held_back(post)))
-        return Scene(now_s, tuple(tiers), self._seen.offered, self._rules.max_wait_s, self._seen_s)
-
-    def _needs(self, post: Post) -> Needs:
-        return self._memory.needs(post.name) if self._memory and post.member.local else Needs()
-
-    def _held_back(self, post: Post) -> str | None:
-        if not post.member.local:
-            return None
-        return self._lending.why(self._needs(post).gpus, self._clock.monotonic_s())
+            tiers.append(post.scene(grounds.needs(post), known, swaps, grounds.held_back(post)))
+        return Scene(now_s, tuple(tiers), grounds.seen.offered, self._rules.max_wait_s, grounds.seen_s)
 
     def _reschedule(self) -> None:
         """Ask the schedule what to do, until it has nothing more to say."""
@@ -451,11 +422,12 @@ class Fleet:
                     self._apply(post, machine.Recall())
         for name, shortage in made.hopeless.items():
             self._posts[name].waits_for = "it does not fit"
-            self._posts[name].gate.refuse(self._too_small(name, shortage), patient_too=True)
+            refusal = refusals.too_small(name, shortage, self._grounds.seen)
+            self._posts[name].gate.refuse(refusal, patient_too=True)
         for name, why in made.waits.items():
             post = self._posts[name]
-            if self._held_back(post):
-                post.gate.refuse(_lent(name, why), patient_too=False)
+            if self._grounds.held_back(post):
+                post.gate.refuse(refusals.lent(name, why), patient_too=False)
             self._send_away(post, why)
 
     def _send_away(self, post: Post, why: str) -> None:
@@ -463,17 +435,12 @@ class Fleet:
         longest_s = 2 * self._rules.max_wait_s + self.swaps.swaps(post.name).back_s[Rest.STOP]
         if self._clock.monotonic_s() - post.rested_s < longest_s:
             return
-        error = Overloaded(
-            f"{post.name} has not come up in {longest_s:.0f} s: {why}",
-            hint="`subcortex ps` shows who holds the memory.",
-            tier=post.name,
-            retry_after_s=self._rules.max_wait_s,
-        )
+        error = refusals.never_came(post.name, longest_s, why, self._rules.max_wait_s)
         post.gate.refuse(error, patient_too=True, older_than_s=longest_s)
 
     def _look_again(self, made: Schedule) -> None:
         now_s = self._clock.monotonic_s()
-        at_s = made.next_look_s(now_s, self._rules.max_wait_s, self._lending.ends_s(now_s))
+        at_s = made.next_look_s(now_s, self._rules.max_wait_s, self._grounds.lending.ends_s(now_s))
         if self._timer:
             self._timer.cancel()
             self._timer = None
@@ -482,55 +449,25 @@ class Fleet:
             delay_s = max(0.0, at_s - now_s) + 0.001
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._reschedule)
 
-    def _missing(self, post: Post, seen: Seen) -> Mapping[Device, float]:
-        """Return what is missing of each device for a tier to come up from where it rests."""
-        return missing(self._needs(post), post.life.rest, seen)
-
     def _crowded(self, post: Post) -> bool:
-        mine = self._needs(post).awake.keys()
-        return any(
-            other is not post
-            and other.member.local
-            and (other.life.state in machine.UP or other.life.state is TierState.ASLEEP)
-            and (not mine or not self._needs(other).awake or mine & self._needs(other).awake.keys())
-            for other in self._posts.values()
-        )
-
-    def _too_small(self, tier: str, shortage: Shortage) -> DoesNotFit:
-        host = shortage.device == HOST
-        where = "host memory" if host else f"GPU {shortage.device}"
-        holder = self._seen.holders.get(shortage.device)
-        others_mib = self._seen.foreign.get(shortage.device, 0.0)
-        others = f"; others hold {others_mib / 1024:.1f} GiB" if others_mib >= 1 else ""
-        return DoesNotFit(
-            f"{tier} needs {shortage.needs_mib / 1024:.1f} GiB of {where}, and "
-            f"{shortage.room_mib / 1024:.1f} GiB can be had{others}",
-            hint=(f"End {holder}, or see" if holder else "See") + " `subcortex plan` for what would fit.",
-            tier=tier,
-            device=where,
-            needs_mib=round(shortage.needs_mib),
-            room_mib=round(shortage.room_mib),
-            short_mib=round(shortage.needs_mib - shortage.room_mib),
-        )
-
-    def _look_was(self, seen: Seen) -> None:
-        self._seen, self._seen_s = seen, self._clock.monotonic_s()
-
-    def _lend(self, seen: Seen) -> None:
-        """See who else uses the GPUs; only while nothing of ours comes or goes, which is not told apart."""
-        now_s, rules, before = self._clock.monotonic_s(), self._rules, self._lending.taken
-        self._lending = self._lending.look(now_s, seen.foreign, rules.yield_over_mib, rules.yield_back_s)
-        for device in self._lending.taken.keys() ^ before.keys():
-            self._log.info("GPU", gpu=device, taken=device in self._lending.taken)
+        """Return whether others hold memory of a tier's devices, or of which is not known."""
+        mine = self._grounds.needs(post).awake.keys()
+        for other in self._posts.values():
+            if other is post or not other.member.local:
+                continue
+            if other.life.state not in machine.UP and other.life.state is not TierState.ASLEEP:
+                continue
+            theirs = self._grounds.needs(other).awake.keys()
+            if not mine or not theirs or mine & theirs:
+                return True
+        return False
 
     async def _look(self) -> None:
         """Find out what tiers need, then look at the machine from time to time."""
-        if self._memory is None:
+        if self._grounds.memory is None:
             return
         try:
-            await self._memory.prepare()
-            self._look_was(await self._memory.look())
-            self._lend(self._seen)
+            await self._grounds.prepare()
         except Exception:
             self._log.exception("nothing is known of memory")
         self._prepared = True
@@ -539,9 +476,9 @@ class Fleet:
             await asyncio.sleep(self._timing.look_every_s)
             with suppress(SubcortexError, OSError):
                 calm = self._calm()
-                self._look_was(await self._memory.look())
+                await self._grounds.look()
                 if calm and self._calm():
-                    self._lend(self._seen)
+                    self._grounds.lend()
                 self._reschedule()
 
     def _calm(self) -> bool:
@@ -552,16 +489,3 @@ class Fleet:
             for post in self._posts.values()
             if post.life.state is not TierState.ASLEEP
         )
-
-
-def _stopping(tier: str) -> Cancelled:
-    return Cancelled(f"{tier} is being stopped", hint="Start it again with `subcortex up`.")
-
-
-def _lent(tier: str, why: str) -> Overloaded:
-    return Overloaded(
-        f"{tier} has made way: {why}",
-        hint="It comes back by itself once it may.",
-        tier=tier,
-        retry_after_s=30.0,
-    )

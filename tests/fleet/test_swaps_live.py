@@ -234,7 +234,7 @@ async def test_what_fits_nowhere_is_refused_with_its_figures(tmp_path):
     async with two(tmp_path) as both:
         both.card.needs_mib["deep"] = 30_000.0
         both.card.foreign_mib = 1000.0
-        await until(lambda: both.fleet._seen.foreign.get(0) == 1000.0)
+        await until(lambda: both.fleet._grounds.seen.foreign.get(0) == 1000.0)
         with pytest.raises(DoesNotFit, match="29.3 GiB of GPU 0, and 22.5 GiB can be had") as refused:
             await both.think("deep")
         assert refused.value.details["short_mib"] == 7000
