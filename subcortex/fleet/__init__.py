@@ -8,6 +8,7 @@ from subcortex.fleet.post import Member
 from subcortex.fleet.room import Memory, Needs, Seen
 from subcortex.fleet.running import BootWatch, Timing
 from subcortex.fleet.scene import HOST
+from subcortex.fleet.swaps import SwapBook
 from subcortex.fleet.trees import Tree
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Needs",
     "Rules",
     "Seen",
+    "SwapBook",
     "Timing",
     "Tree",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from subcortex.mind.core import Subcortex, explain
+from subcortex.mind.core import Subcortex
+from subcortex.mind.deciding import explain
 
 __all__ = ["Subcortex", "explain"]

@@ -16,18 +16,20 @@ from subcortex import engines
 from subcortex.clock import Clock, SystemClock
 from subcortex.config import Config, Tier
 from subcortex.engines.protocol import Engine
-from subcortex.errors import Cancelled, InvalidRequest, SubcortexError
+from subcortex.errors import Cancelled
 from subcortex.fleet import HOST, Fleet, Member, Rules, Timing
-from subcortex.journal import Journal, Reader, Recorder, ThoughtStart, inert
+from subcortex.journal import Journal, Recorder, ThoughtStart, inert
 from subcortex.mind import asked
 from subcortex.mind.boots import BootBook, Machine, Predict
 from subcortex.mind.broadcast import Broadcaster
 from subcortex.mind.changes import changed, standing
+from subcortex.mind.costs import cost_book, remember_swaps
+from subcortex.mind.deciding import decide_request
 from subcortex.mind.means import Means
 from subcortex.mind.memory import TierMemory
 from subcortex.mind.pipeline import Emit, Thinking
 from subcortex.mind.saying import Saying
-from subcortex.routing import Ask, CostBook, Decision, TierView, complexity, decide, features
+from subcortex.routing import Decision, TierView
 from subcortex.types import (
     Chunk,
     Ledger,
@@ -40,9 +42,6 @@ from subcortex.types import (
     TierStatus,
     new_thought_id,
 )
-
-#: Tokens an answer is expected to have when the caller sets no limit.
-EXPECTED_TOKENS = 256
 
 #: Makes the engine of a tier.
 Create = Callable[[Tier], Engine]
@@ -89,6 +88,7 @@ class Subcortex:
             timing=Timing(look_every_s=config.fleet.look_every_s),
             clock=self.clock,
         )
+        remember_swaps(self.fleet.swaps, config)
         self._means = Means(self.engines, self.fleet, journal, self.costs, self.clock)
         self._thinking: set[asyncio.Task[Any]] = set()
         self._changes: Broadcaster[TierEvent] = Broadcaster()
@@ -339,74 +339,3 @@ def rules(config: Config) -> Rules:
 def _stopping(*, not_begun: bool = False) -> Cancelled:
     hint = "Start it again with `subcortex up`."
     return Cancelled("the daemon is stopping", hint=hint, not_begun=not_begun)
-
-
-def cost_book(config: Config) -> CostBook:
-    """Return what tiers cost: measured where the journal knows, else as the config says."""
-    book = CostBook()
-    for tier in config.tiers:
-        book.nominal(
-            tier.name, ttft_s=tier.nominal_ttft_s, tpot_s=tier.nominal_tpot_s, load_s=tier.nominal_load_s
-        )
-    if not config.database_path.exists():
-        return book
-    try:
-        measured = Reader.open(config.database_path).tier_costs()
-    except SubcortexError:
-        return book
-    for tier in config.tiers:
-        found = measured.get((tier.name, tier.model))
-        if found:
-            book.seed(tier.name, ttft_s=found.ttft_s, tpot_s=found.tpot_s, load_s=found.load_s, n=found.n)
-    return book
-
-
-def decide_request(
-    config: Config, drives: dict[str, drive_files.Drive], request: ThinkRequest, views: list[TierView]
-) -> tuple[Decision, str | None]:
-    """Check a request and decide its tier; returns the decision and the drive's proper name.
-
-    Raises:
-        InvalidRequest: Empty prompt, unknown drive or tier, a malformed message or tool.
-    """
-    asked.check(request)
-    names = [tier.name for tier in config.tiers]
-    if request.tier is not None and request.tier not in names:
-        raise InvalidRequest(
-            f"there is no tier {request.tier!r}", hint=f"The config has: {', '.join(names)}.", param="tier"
-        )
-    drive = drive_files.find(drives, request.drive) if request.drive else None
-    wants_schema = request.response_schema is not None
-    scored = complexity(features(request.messages, tools=bool(request.tools), schema=wants_schema))
-    if request.complexity is not None:
-        scored = type(scored)(request.complexity, ("as the caller says",))
-    ask = Ask(
-        complexity=scored,
-        drive_name=drive.name if drive else None,
-        drive_lean=drive.lean if drive else 0.0,
-        drive_floor=drive.floor if drive else 0.0,
-        tier=request.tier,
-        deadline_s=request.deadline_s,
-        expected_tokens=request.max_tokens or EXPECTED_TOKENS,
-    )
-    decision = decide(ask, views, deep_bias=config.routing.deep_bias, patience=config.routing.patience)
-    return decision, drive.name if drive else None
-
-
-def explain(config: Config, request: ThinkRequest) -> Route:
-    """Return where a thought would go with no daemon up: every tier stopped, costs as known."""
-    book = cost_book(config)
-    views = [
-        TierView(
-            name=tier.name,
-            rank=rank,
-            state=TierState.READY if tier.engine == "remote" else TierState.STOPPED,
-            cost=book.cost(tier.name),
-            in_flight=0,
-            waiting=0,
-            max_concurrent=tier.max_concurrent,
-        )
-        for rank, tier in enumerate(config.tiers)
-    ]
-    drives = drive_files.load_drives(config.drives_dir)
-    return decide_request(config, drives, request, views)[0].route
