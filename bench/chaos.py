@@ -21,6 +21,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -167,7 +168,7 @@ def main() -> None:
     parser.add_argument("--log", type=Path, help="write the seed and each fault here, a JSON line each")
     parser.add_argument("--vllm", type=int, help="how many of the faults are vLLM's; one in ten if not said")
     parser.add_argument("--ranks", type=int, default=1, help="vLLM's tensor_parallel_size")
-    parser.add_argument("--only", nargs="*", help="draw from these kinds alone")
+    parser.add_argument("--only", nargs="*", choices=list(FAULTS), help="draw from these kinds alone")
     parser.add_argument("--keep", action="store_true", help="leave the folders with logs and database")
     given = parser.parse_args()
     vllm_python = os.environ.get("SUBCORTEX_TEST_VLLM_PYTHON") or str(ROOT / ".venv-vllm" / "bin" / "python")
@@ -184,23 +185,21 @@ def main() -> None:
     run = Run(given.seed, log, time.monotonic() + given.minutes * 60)
     run.note(seed=given.seed, faults=names + vllm_names)
     small = Plan(FAST + DEEP + STANDIN, limit_gib=1.0, serving=("fast", "deep", "odd"))
-    run.live(small, kinds, names, keep=given.keep)
-    if vllm_names:
-        # There is room for both here: each swap would cost a start of vLLM.
-        run.live(
-            Plan(
-                FAST + VLLM,
-                limit_gib=12.0,
-                serving=("fast", "vllm"),
-                bound_s=300.0,
-                recovery_s=300.0,
-                vllm_python=vllm_python,
-                ranks=given.ranks,
-            ),
-            kinds,
-            vllm_names,
-            keep=given.keep,
-        )
+    # There is room for both here: each swap would cost a start of vLLM.
+    large = Plan(
+        FAST + VLLM,
+        limit_gib=12.0,
+        serving=("fast", "vllm"),
+        bound_s=300.0,
+        recovery_s=300.0,
+        vllm_python=vllm_python,
+        ranks=given.ranks,
+    )
+    # Told to end, it says what it has found so far.
+    with suppress(KeyboardInterrupt):
+        run.live(small, kinds, names, keep=given.keep)
+        if vllm_names:
+            run.live(large, kinds, vllm_names, keep=given.keep)
     result = run.result()
     run.note(result=result)
     if log:
