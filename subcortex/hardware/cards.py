@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 #: GB/s of one NVLink in one direction, by version. GA102's bridge is the exception: see ``Card.nvlink_gb``.
 NVLINK_GB_PER_S = {1: 20.0, 2: 25.0, 3: 25.0, 4: 25.0, 5: 50.0}
@@ -254,10 +255,11 @@ def card_for(name: str, memory_mib: float | None = None) -> Card | None:
     return min(_alike(found), key=lambda card: abs(card.reported_mib - wanted))
 
 
-def _alike(card: Card) -> list[Card]:
+@cache
+def _alike(card: Card) -> tuple[Card, ...]:
     """Return a card and those that differ from it by the size in their name alone; itself first."""
     base = _base(card.name)
-    return [card, *(other for other in CARDS.values() if other is not card and _base(other.name) == base)]
+    return (card, *(other for other in CARDS.values() if other is not card and _base(other.name) == base))
 
 
 def _base(name: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 
 from subcortex.errors import DoesNotFit
 from subcortex.hardware import Gpu
@@ -21,6 +22,8 @@ from subcortex.vram.llamacpp.layers import HOST, Placement, place
 from subcortex.vram.setup import LlamaCppSetup
 
 _MIB = 2**20
+#: Of more GPUs not every move of a layer is tried, but so many, to so many GPUs.
+_MANY_GPUS, _MOST_MOVES, _TAKERS = 8, 12, 4
 
 
 def footprint(
@@ -93,7 +96,7 @@ def max_gpu_layers(
     model, run = summed(shape), run_of(shape, setup)
     for layers in range(len(shape.layers) + 1, 0, -1):
         placed = place(shape, setup, offered, gpu_layers=layers)
-        if _shares_free(model, setup, run, placed, free, probability)[0] >= 0:
+        if min(_shares_free(model, setup, run, placed, free, probability)) >= 0:
             return layers
     return 0
 
@@ -105,7 +108,8 @@ def best_split(
 
     Whole numbers of layers, ready for ``--tensor-split``: llama.cpp's rounding gives exactly these. From the
     split by free memory, single layers move as long as the least share that stays free grows, or, where it
-    cannot, the next least; whether it is above nothing is not asked.
+    cannot, the next least; whether it is above nothing is not asked. Of more than eight GPUs a few layers
+    move, each from the fullest GPU to one of the emptiest.
 
     Args:
         shape: The model.
@@ -124,15 +128,16 @@ def best_split(
         split, placed = _split(shape, setup, counts)
         return _shares_free(model, split, run, placed, free, probability)
 
+    many = len(gpus) > _MANY_GPUS
     best = place(shape, setup, free).counts
     best_room = room(best)
-    while True:
-        found, counts = max(
-            ((room(counts), counts) for counts in _neighbours(best)), default=(best_room, best)
-        )
-        if found <= best_room:
-            return best
-        best, best_room = counts, found
+    for _ in range(_MOST_MOVES) if many else count():
+        others = _neighbours(best, *(_ends(best_room) if many else ()))
+        found, counts = max(((sorted(room(one)), one) for one in others), default=(sorted(best_room), best))
+        if found <= sorted(best_room):
+            break
+        best, best_room = counts, room(counts)
+    return best
 
 
 def tensor_split_for(
@@ -174,11 +179,21 @@ def _split(
     return split, place(shape, split, [1.0] * len(counts))
 
 
-def _neighbours(counts: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Return the splits that the move of one layer to another GPU makes."""
+def _ends(shares_free: Sequence[float]) -> tuple[list[int], list[int]]:
+    """Return the fullest GPU, and the emptiest."""
+    order = sorted(range(len(shares_free)), key=shares_free.__getitem__)
+    return order[:1], order[-_TAKERS:]
+
+
+def _neighbours(
+    counts: tuple[int, ...], givers: Sequence[int] | None = None, takers: Sequence[int] | None = None
+) -> list[tuple[int, ...]]:
+    """Return the splits that the move of one layer to another GPU makes, between all if none are named."""
     found = []
-    for giver, had in enumerate(counts):
-        for taker in range(len(counts)):
+    everyone = range(len(counts))
+    for giver in everyone if givers is None else givers:
+        had = counts[giver]
+        for taker in everyone if takers is None else takers:
             if had and giver != taker:
                 moved = list(counts)
                 moved[giver] -= 1
@@ -195,11 +210,11 @@ def _shares_free(
     free: Sequence[float],
     probability: float,
 ) -> list[float]:
-    """Return the share of each GPU that stays free, least first; below 0 where one overflows.
+    """Return the share of each GPU that stays free; below 0 where one overflows.
 
     A GPU without work counts as free: nothing is gained by giving it some for its own sake.
     """
-    return sorted(
+    return [
         (mib - need.total.at(probability)) / max(mib, 1.0) if need.of(Component.ACTIVATIONS).mean_mib else 1.0
         for need, mib in zip(needs(model, setup, run, placed).devices, free, strict=True)
-    )
+    ]

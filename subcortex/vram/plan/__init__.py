@@ -85,6 +85,8 @@ def refusal(found: NoFit, others: Sequence[Alternative]) -> DoesNotFit:
         message += f"; and {len(short) - 1} more" if len(short) > 1 else ""
     else:
         message = f"{names} does not fit with probability {found.book.probability:g}"
+    if not found.exact:
+        message += "; not every place was tried, there are too many of them"
     hint = f"This fits: {others[0].words}." if others else nearest(found)
     return DoesNotFit(
         message,

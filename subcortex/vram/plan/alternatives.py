@@ -20,6 +20,7 @@ from subcortex.vram.plan.fit import Fit, NoFit, find
 from subcortex.vram.plan.result import Plan, written
 from subcortex.vram.plan.seat import Mode
 from subcortex.vram.plan.variants import Variant, Variants
+from subcortex.vram.plan.work import Work
 from subcortex.vram.setup import LlamaCppSetup, VllmSetup
 
 _SHORTEST_TOKENS, _STEP_TOKENS = 512, 256
@@ -82,8 +83,12 @@ class _Case:
     probability: float
     swapping: bool
     own_mib: Mapping[int, float] | None
+    work: Work
 
     def again(self, asks: Sequence[TierAsk], *, swapping: bool) -> Fit | None:
+        part = self.work.part()
+        if not part.most:
+            return None
         found = find(
             asks,
             self.hardware,
@@ -91,7 +96,9 @@ class _Case:
             probability=self.probability,
             swapping=swapping,
             own_mib=self.own_mib,
+            work=part,
         )
+        self.work.did(part.done)
         return found if isinstance(found, Fit) else None
 
 
@@ -130,7 +137,9 @@ def alternatives(
     """
     probability = refused.book.probability
     remembered = Remembered(estimator)
-    case = _Case(in_order(asks), hardware, remembered, probability, swapping, own_mib)
+    # For all of them together; each estimate is made once, and counted in each plan that asks for it.
+    work = Work.instead(len(hardware.gpus))
+    case = _Case(in_order(asks), hardware, remembered, probability, swapping, own_mib, work)
     found: list[Alternative] = []
     seen: set[tuple[str, ...]] = set()
     for change in _changed_sets(case.asks, refused):

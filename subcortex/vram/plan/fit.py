@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import combinations, islice
 from math import inf
 
 from subcortex.errors import InvalidRequest
@@ -21,6 +21,7 @@ from subcortex.vram.plan.estimator import Estimator
 from subcortex.vram.plan.place import MOST_COMPARED, MOST_SEEN, Search, layouts, seats_of
 from subcortex.vram.plan.seat import Book, Mode, Seat
 from subcortex.vram.plan.states import COARSE_STEPS, State, grown, homes, likelihood, load_of, swaps, wanted
+from subcortex.vram.plan.work import Work
 from subcortex.vram.setup import VllmSetup
 
 DEFAULT_PROBABILITY = 0.95
@@ -72,12 +73,14 @@ class NoFit:
         asks: The tiers that do not, together or alone.
         together: They fit one at a time, not together; where swapping was not allowed.
         refused: What the engines would refuse, by tier; then memory is not the matter.
+        exact: Every place was tried.
     """
 
     book: Book
     asks: tuple[TierAsk, ...]
     together: bool = False
     refused: Mapping[str, str] | None = None
+    exact: bool = True
 
 
 def find(
@@ -88,6 +91,7 @@ def find(
     probability: float = DEFAULT_PROBABILITY,
     swapping: bool = True,
     own_mib: Mapping[int, float] | None = None,
+    work: Work | None = None,
 ) -> Fit | NoFit:
     """Return a plan for all tiers together, or what stands against it.
 
@@ -98,6 +102,7 @@ def find(
         probability: Of everything fitting, on all devices at once and in every state of the plan.
         swapping: Tiers may be asleep or stopped where not all fit together.
         own_mib: By GPU (host: -1), what is used now by engines that this plan will replace.
+        work: What it may do; what it did is noted there.
 
     Raises:
         InvalidRequest: No tiers, two of one name, or no probability.
@@ -109,7 +114,7 @@ def find(
     names = [ask.name for ask in asks]
     if len(set(names)) < len(names):
         raise InvalidRequest("two tiers have one name", hint="Give each tier a name of its own.")
-    book = Book(hardware, estimator, probability, own_mib)
+    book = Book(hardware, estimator, probability, own_mib, work)
     refused = {ask.name: why[0] for ask in asks if not (found := layouts(book, ask))[0] for why in [found[1]]}
     if refused:
         return NoFit(book, asks, refused=refused)
@@ -119,14 +124,14 @@ def find(
         return replace(best, asked=asks)
     alone = [ask for ask in asks if len(asks) > 1 and _best(book, [ask], (Mode.AWAKE,)) is None]
     if alone or len(asks) == 1:
-        return NoFit(book, tuple(alone or asks))
+        return NoFit(book, tuple(alone or asks), exact=not book.work.cut_short)
     if swapping:
         sleepers = [_with_sleep(ask) for ask in asks]
         for home in islice(homes(asks), _MOST_HOMES):
             best = _best(book, sleepers, home)
             if best is not None:
                 return replace(best, asked=asks)
-    return NoFit(book, asks, together=True)
+    return NoFit(book, asks, together=True, exact=not book.work.cut_short)
 
 
 def _with_sleep(ask: TierAsk) -> TierAsk:
@@ -191,7 +196,10 @@ def _best_of(book: Book, search: Search, home: State) -> Fit | None:
 def _compared(book: Book, search: Search, seats: int, home: State) -> Iterator[Fit]:
     """Yield placements of so many seats: those with all that was wanted, and the nearest of the others."""
     others: list[tuple[float, int, Fit]] = []
-    for number, fit in enumerate(islice(_fits(book, search, seats, home), MOST_SEEN)):
+    for number, fit in enumerate(_fits(book, search, seats, home)):
+        if number == MOST_SEEN:
+            search.stop()
+            break
         beyond = _beyond(fit)
         if beyond <= 0 and fit.probability >= book.probability:
             yield fit
@@ -245,6 +253,8 @@ def _slowest_link(fit: Fit, seat: Seat) -> float:
     between = getattr(book.estimator, "link_gb_per_s", None)
     if between is None or len(seat.gpus) < 2:
         return inf
-    if seat.gpus not in book.links:
-        book.links[seat.gpus] = float(between(book.hardware, seat.gpus))
-    return book.links[seat.gpus]
+    pairs = list(combinations(sorted(seat.gpus), 2))
+    for pair in pairs:
+        if pair not in book.links:
+            book.links[pair] = float(between(book.hardware, pair))
+    return min(book.links[pair] for pair in pairs)

@@ -1,6 +1,6 @@
 """Who sits where: a search over GPUs and layouts for tiers that must be up at the same time.
 
-Exact while the number of places tried stays under a limit, which four tiers on four GPUs do; beyond it the
+Exact while the work stays within its budget (``work.py``), which four tiers on four GPUs do; beyond it the
 best of what was tried. GPUs that are alike are tried once.
 """
 
@@ -15,10 +15,9 @@ from subcortex.vram.footprint import Component
 from subcortex.vram.plan.ask import Free, TierAsk
 from subcortex.vram.plan.budget import HOST, Load, fitting
 from subcortex.vram.plan.seat import Book, Mode, Seat
+from subcortex.vram.plan.work import MANY_GPUS, PLACE
 from subcortex.vram.setup import LlamaCppSetup, VllmSetup
 
-#: Places tried before a search gives up on being exact.
-MOST_PLACES = 40_000
 #: Complete placements of one size that are looked at, and those compared by what they have room for.
 MOST_SEEN, MOST_COMPARED = 1000, 12
 #: Splits are made for what is left with this probability whatever the plan's own, so that asking for less
@@ -122,26 +121,34 @@ class Search:
         self._order = order
         self._asks = [asks[i] for i in order]
         self._modes = [modes[i] for i in order]
-        self._layouts = [
-            [
-                layout
-                for layout in layouts(book, ask)[0]
-                if (counts is None or layout.gpus in counts[ask.name])
-                and not self._hopeless(ask, layout, mode)
-            ]
-            for ask, mode in zip(self._asks, self._modes, strict=True)
-        ]
+        self._layouts = []
+        for ask, mode in zip(self._asks, self._modes, strict=True):
+            found = layouts(book, ask)[0]
+            if counts is not None:
+                found = [layout for layout in found if layout.gpus in counts[ask.name]]
+            room = sorted((book.limits[gpu].mib for gpu in book.allowed(ask)), reverse=True)
+            if mode is Mode.AWAKE:
+                found = [layout for layout in found if not self._hopeless(ask, layout, room)]
+            self._layouts.append(found)
         self._alike = _alike(book, self._asks)
         self._whole_mib = sum(book.limits[gpu].mib for gpu in book.gpus)
         least = [self._least_mib(k) for k in range(len(asks))]
         self._rest_mib = [sum(least[k:]) for k in range(len(asks) + 1)]
+        self._end = self._last = book.work.end_of_search()
+        self._stopped = False
 
-    def _hopeless(self, ask: TierAsk, layout: Layout, mode: Mode) -> bool:
-        """Return whether the weights alone, evenly divided, are too much for the largest card."""
-        if mode is not Mode.AWAKE or not layout.gpus or not isinstance(layout.setup, VllmSetup):
+    def _hopeless(self, ask: TierAsk, layout: Layout, room: Sequence[float]) -> bool:
+        """Return whether the weights alone are too much: evenly divided, or for the freest cards together.
+
+        ``room`` is what each card has, MiB, the freest first.
+        """
+        if not layout.gpus:
             return False
-        largest = max(self._book.limits[gpu].mib for gpu in self._book.allowed(ask))
-        return self._book.weights_mib(ask) / layout.gpus > largest
+        setup = layout.setup
+        if isinstance(setup, VllmSetup):
+            return self._book.weights_mib(ask) / layout.gpus > room[0]
+        whole = (setup.gpu_layers or 0) > len(ask.shape.layers)
+        return whole and self._book.layers_mib(ask) > sum(room[: layout.gpus])
 
     def _least_mib(self, k: int) -> float:
         """Return what a tier takes of all GPUs together wherever it sits: its weights and one request."""
@@ -164,7 +171,18 @@ class Search:
     @property
     def exact(self) -> bool:
         """Every place was tried, or need not be."""
-        return self._book.tried < MOST_PLACES
+        return not self._stopped
+
+    def goes_on(self) -> bool:
+        """Return whether it has work left for this number of seats; where it has none it is not exact."""
+        left = self._book.work.done < self._end
+        if not left:
+            self._stopped = self._book.work.cut_short = True
+        return left
+
+    def stop(self) -> None:
+        """Say that places were passed over."""
+        self._stopped = True
 
     @property
     def least(self) -> int:
@@ -183,6 +201,7 @@ class Search:
     def complete(self, seats: int) -> Iterator[tuple[Seat, ...]]:
         """Yield placements that take so many seats and fit with one request each, in the order asked."""
         if all(self._layouts):
+            self._end = self._book.work.end_of_part(self._last, self.most - seats)
             for placed in self._place(0, seats, [], {}, {}):
                 ordered: list[Seat | None] = [None] * len(placed)
                 for position, seat in zip(self._order, placed, strict=True):
@@ -205,10 +224,10 @@ class Search:
         for layout in self._layouts[k]:
             if not least <= seats - layout.gpus <= most:
                 continue
-            for gpus in self._choices(k, layout, held):
-                if not self.exact:
+            for gpus in self._choices(k, layout, load, held):
+                if not self.goes_on():
                     return
-                self._book.tried += 1
+                self._book.work.did(PLACE)
                 # What is not awake need not leave room for those who are.
                 beside = load if self._modes[k] is Mode.AWAKE else {}
                 seat = self._seated(self._asks[k], layout, gpus, beside)
@@ -221,12 +240,18 @@ class Search:
                 yield from self._place(k + 1, seats - layout.gpus, [*placed, seat], now, {**held, **marks})
 
     def _choices(
-        self, k: int, layout: Layout, held: dict[int, tuple[object, ...]]
+        self, k: int, layout: Layout, load: _Sum, held: dict[int, tuple[object, ...]]
     ) -> Iterator[tuple[int, ...]]:
         """Yield the GPUs to try; of sets that are alike, one."""
         allowed = self._book.allowed(self._asks[k])
         kinds = {gpu: (self._alike[gpu], held.get(gpu, ())) for gpu in allowed}
-        yield from unlike(allowed, kinds, layout.gpus)
+        first: tuple[int, ...] | None = None
+        if len(allowed) > MANY_GPUS:
+            # Where not all sets can be tried, what would fit anywhere has been seen to.
+            freest = sorted(allowed, key=lambda gpu: -self._left(gpu, load))[: layout.gpus]
+            first = tuple(gpu for gpu in allowed if gpu in freest)
+            yield first
+        yield from (gpus for gpus in unlike(allowed, kinds, layout.gpus) if gpus != first)
 
     def _seated(self, ask: TierAsk, layout: Layout, gpus: tuple[int, ...], load: _Sum) -> Seat:
         if isinstance(layout.setup, VllmSetup):

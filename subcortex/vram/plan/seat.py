@@ -8,11 +8,13 @@ from enum import StrEnum
 from math import floor
 
 from subcortex.hardware import Gpu, Hardware
+from subcortex.models.shape import Part
 from subcortex.vram.amount import Amount
 from subcortex.vram.footprint import Component, Footprint
 from subcortex.vram.plan.ask import TierAsk
 from subcortex.vram.plan.budget import HOST, Budget, Load, budgets
 from subcortex.vram.plan.estimator import Estimator, KvPool
+from subcortex.vram.plan.work import ESTIMATE, LOOK, MANY_GPUS, SPLIT, Work
 from subcortex.vram.setup import LlamaCppSetup, Setup, VllmSetup
 from subcortex.vram.vllm.legality import LEAST_CAPABILITY, runs_on
 
@@ -51,19 +53,20 @@ class Book:
         estimator: Estimator,
         probability: float,
         own_mib: Mapping[int, float] | None = None,
+        work: Work | None = None,
     ) -> None:
         self.hardware = hardware
         self.estimator = estimator
         self.probability = probability
-        #: Places that searches have tried, all together.
-        self.tried = 0
+        #: What all searches together do, and may.
+        self.work = work or Work.on(len(hardware.gpus))
         #: What a tier takes of all GPUs together at least, by name and setup.
         self.least_mib: dict[tuple[str, Setup], float] = {}
         self.limits: dict[int, Budget] = budgets(hardware, own_mib)
         self.gpus: dict[int, Gpu] = {gpu.index: gpu for gpu in hardware.gpus}
-        #: On how many GPUs a tier is of use, by name; GB/s of the slowest link between GPUs.
+        #: On how many GPUs a tier is of use, by name; GB/s of the link between two of them.
         self.useful: dict[str, frozenset[int]] = {}
-        self.links: dict[tuple[int, ...], float] = {}
+        self.links: dict[tuple[int, int], float] = {}
         #: GPUs that vLLM serves.
         self._new = {gpu.index for gpu in hardware.gpus if runs_on(gpu)}
         self._kinds = {gpu.index: self._kind(gpu) for gpu in hardware.gpus}
@@ -72,6 +75,7 @@ class Book:
         self._pools: dict[tuple[object, ...], Sequence[KvPool]] = {}
         self._refused: dict[tuple[object, ...], str | None] = {}
         self._weights: dict[int, float] = {}
+        self._layers: dict[int, float] = {}
         self._splits: dict[tuple[object, ...], tuple[float, ...]] = {}
         self._loads: dict[tuple[object, ...], Load] = {}
         self._seats: dict[tuple[object, ...], Seat] = {}
@@ -116,6 +120,7 @@ class Book:
         setup = _without_pool(setup)
         key = (self._id(seat.ask.shape), setup, tuple(self._makes[gpu] for gpu in seat.gpus[:1]))
         if key not in self._pools:
+            self.work.did(ESTIMATE * (setup.pipeline_parallel_size if isinstance(setup, VllmSetup) else 1))
             gpus = [self.gpus[gpu] for gpu in seat.gpus]
             self._pools[key] = self.estimator.pools(seat.ask.shape, setup, gpus)
         return self._pools[key]
@@ -126,6 +131,14 @@ class Book:
         if key not in self._weights:
             self._weights[key] = ask.shape.weights_bytes / _MIB
         return self._weights[key]
+
+    def layers_mib(self, ask: TierAsk) -> float:
+        """Return the weights of a tier that llama.cpp puts on GPUs: all but the embedding."""
+        key = self._id(ask.shape)
+        if key not in self._layers:
+            beside = sum(t.bytes * t.count for t in ask.shape.tensors if t.part is Part.EMBEDDING)
+            self._layers[key] = self.weights_mib(ask) - beside / _MIB
+        return self._layers[key]
 
     def refusal(self, ask: TierAsk, setup: Setup, gpu_count: int) -> str | None:
         """Return why the engine would not take a setup, None if it would."""
@@ -171,6 +184,8 @@ class Book:
     def _made(self, seat: Seat, setup: Setup) -> Footprint:
         key = (self._id(seat.ask.shape), setup, self._cards_of(seat, setup))
         if key not in self._footprints:
+            stages = setup.pipeline_parallel_size if isinstance(setup, VllmSetup) else 1
+            self.work.did(ESTIMATE * stages)
             gpus = [self.gpus[gpu] for gpu in seat.gpus]
             self._footprints[key] = self.estimator.footprint(seat.ask.shape, setup, gpus)
         return self._footprints[key]
@@ -185,6 +200,7 @@ class Book:
         """Return what a seat takes of each device in a mode."""
         if mode is Mode.STOPPED:
             return {}
+        self.work.did(LOOK * max(1, len(seat.gpus)))
         key = (self._id(seat), mode, requests)
         if key not in self._loads:
             made = self.footprint(seat, requests)
@@ -222,6 +238,8 @@ class Book:
         """Return the shares of GPUs that have so much left."""
         key = (self._id(ask.shape), setup, tuple(gpus), tuple(left_mib))
         if key not in self._splits:
+            # Layers are moved between every two GPUs; of many GPUs between few.
+            self.work.did(SPLIT * len(gpus) * (2 if len(gpus) > MANY_GPUS else len(gpus)))
             cards = [
                 self.gpus[gpu].model_copy(
                     update={"memory_used_mib": max(0.0, self.gpus[gpu].memory_total_mib - left)}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from subcortex.hardware import Gpu
 from subcortex.models.shape import (
     Attention,
     FullAttention,
     LatentAttention,
+    Layer,
     ModelShape,
     Quantisation,
     Recurrence,
@@ -54,18 +56,52 @@ def tensor_parallel_problems(shape: ModelShape, size: int, *, expert_parallel: b
         return [f"tensor_parallel_size {size} is not a number of ranks"]
     if size == 1:
         return []
+    known = _seen(shape)
+    key = size, expert_parallel
+    if key not in known.problems:
+        known.problems[key] = _tensor_parallel_problems(shape, known, size, expert_parallel=expert_parallel)
+    return known.problems[key]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What many questions about one shape share; to compare its layers is what takes the time."""
+
+    shape: ModelShape
+    attentions: tuple[Attention, ...]
+    layers: tuple[Layer, ...]
+    problems: dict[tuple[int, bool], list[str]] = field(default_factory=dict)
+    idle: dict[int, bool] = field(default_factory=dict)
+
+
+#: The shapes asked about last, told apart by identity.
+_last_seen: deque[_Seen] = deque(maxlen=8)
+
+
+def _seen(shape: ModelShape) -> _Seen:
+    for known in tuple(_last_seen):
+        if known.shape is shape:
+            return known
+    found = _Seen(shape, tuple(dict.fromkeys(shape.attentions)), tuple(dict.fromkeys(shape.layers)))
+    _last_seen.append(found)
+    return found
+
+
+def _tensor_parallel_problems(
+    shape: ModelShape, known: _Seen, size: int, *, expert_parallel: bool
+) -> list[str]:
     found = [
-        *(text for kept in dict.fromkeys(shape.attentions) for text in _attention(kept, size)),
+        *(text for kept in known.attentions for text in _attention(kept, size)),
         *_vocabulary(shape, size),
     ]
-    for name, width in _widths(shape, expert_parallel=expert_parallel):
+    for name, width in _widths(known, expert_parallel=expert_parallel):
         if width % size:
             found.append(f"the {name}'s {width} columns do not divide by tensor_parallel_size {size}")
         elif shape.quantisation:
             found += _quantised_input(name, width, shape.quantisation, size)
             found += _quantised_output(name, width, shape.quantisation, size)
     if shape.quantisation:
-        found += _quantised_attention(shape, shape.quantisation, size)
+        found += _quantised_attention(known, shape.quantisation, size)
     return list(dict.fromkeys(found))
 
 
@@ -80,7 +116,11 @@ def legal_depths(shape: ModelShape, most: int) -> tuple[int, ...]:
     if shape.architecture in _WITHOUT_PIPELINE:
         return (1,)
     depths = range(1, min(most, max(1, len(shape.layers))) + 1)
-    return tuple(depth for depth in depths if not _idle_stage(shape, depth))
+    known = _seen(shape)
+    for depth in depths:
+        if depth not in known.idle:
+            known.idle[depth] = _idle_stage(shape, depth)
+    return tuple(depth for depth in depths if not known.idle[depth])
 
 
 def vllm_problems(shape: ModelShape, setup: VllmSetup, gpu_count: int | None) -> Iterator[Problem]:
@@ -214,10 +254,10 @@ def _vocabulary(shape: ModelShape, size: int) -> Iterator[str]:
         yield f"a vocabulary padded to {rows} rows does not divide by tensor_parallel_size {size}"
 
 
-def _widths(shape: ModelShape, *, expert_parallel: bool) -> list[tuple[str, int]]:
+def _widths(known: _Seen, *, expert_parallel: bool) -> list[tuple[str, int]]:
     """Return the inner widths that tensor parallelism cuts (``linear.py``, ``fused_moe/config.py``)."""
     found: list[tuple[str, int]] = []
-    for layer in dict.fromkeys(shape.layers):
+    for layer in known.layers:
         found.append(("feed-forward part", layer.intermediate))
         if layer.experts:
             found.append(("shared expert", layer.experts.shared_intermediate))
@@ -257,8 +297,8 @@ def _blocks(name: str, width: int, block: int, size: int) -> str:
     )
 
 
-def _quantised_attention(shape: ModelShape, quantisation: Quantisation, size: int) -> Iterator[str]:
-    for kept in dict.fromkeys(shape.attentions):
+def _quantised_attention(known: _Seen, quantisation: Quantisation, size: int) -> Iterator[str]:
+    for kept in known.attentions:
         if isinstance(kept, Recurrence) or kept.heads % size:
             continue
         yield from _quantised_input("attention output", kept.heads * kept.value_dim, quantisation, size)
