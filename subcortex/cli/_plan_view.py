@@ -36,6 +36,8 @@ _RESERVE = ("=", "bright_red", "reserve")
 _LEFT = ("·", "dim", "left")
 _BLOCK = "█"
 _NARROWEST = 24
+#: Of one model.
+_MOST_NOTES = 4
 _TIER_STYLES = {"awake": "bold green", "asleep": "bold cyan", "stopped": "bold"}
 
 
@@ -83,6 +85,8 @@ def plan_lines(plan: Plan, columns: int, *, coloured: bool) -> list[Line]:
         lines += [[("host memory", "bold"), (words, "")], []]
     lines += [*_legend(plan, columns, coloured=coloured), []]
     lines += [*_components(plan, devices, columns), []]
+    if notes := note_lines([(tier.name, tier.notes) for tier in plan.tiers], columns):
+        lines += [*notes, []]
     lines += [*_concurrency(plan), []]
     lines += _order(plan, columns)
     for tier in plan.tiers:
@@ -229,6 +233,18 @@ def _components(plan: Plan, devices: Sequence[DevicePlan], columns: int) -> list
         )
         sure = "".join(gib(s.total.at(plan.asked_probability)).rjust(width) for _, s in some)
         lines.append([(f"at {plan.asked_probability:.4g}".ljust(first), ""), (sure, "")])
+    return lines
+
+
+def note_lines(notes: Iterable[tuple[str, Sequence[str]]], columns: int) -> list[Line]:
+    """Return what is to be known of models' figures, by tier."""
+    lines: list[Line] = []
+    for tier, sentences in notes:
+        for note in sentences[:_MOST_NOTES]:
+            lines += _wrapped(f"{_output.inert_line(tier)}: ", note, "yellow", columns)
+        if len(sentences) > _MOST_NOTES:
+            more = f"{len(sentences) - _MOST_NOTES} more notes in --json"
+            lines += _wrapped(f"{_output.inert_line(tier)}: ", more, "yellow", columns)
     return lines
 
 

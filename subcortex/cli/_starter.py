@@ -140,6 +140,8 @@ def _notes(choice: Choice, hardware: Hardware) -> Iterator[str]:
     # Rounded down, as a doubt should not be rounded away.
     yield f"All of it fits with probability {int(min(plan.probability, 0.999) * 1000) / 1000:.3f} or more."
     yield from _company(choice, hardware)
+    for tier in plan.tiers:
+        yield from (f"{tier.name}: {note}" for note in tier.notes)
 
 
 def _company(choice: Choice, hardware: Hardware) -> Iterator[str]:

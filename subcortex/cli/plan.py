@@ -126,7 +126,7 @@ def _plan(
     as_json: bool,
 ) -> int:
     from subcortex.cli import _plan_view
-    from subcortex.vram.plan import Fit, alternatives, find, refusal, shortfalls, written
+    from subcortex.vram.plan import Fit, alternatives, find, refusal, shortfalls, unloaded, written
 
     found = find(asks, hardware, estimates, probability=probability, swapping=swapping, own_mib=own_mib)
     columns = _output.terminal_columns()
@@ -145,10 +145,11 @@ def _plan(
     _output.note(
         _output.style("error: ", sys.stderr, fg="red", bold=True) + _output.inert_line(error.message)
     )
-    if not others:
+    if not others or unloaded(found):
         _output.note(_output.inert_line(str(error.hint)))
     refused = [f"{name}: {why}" for name, why in (found.refused or {}).items()]
     _plan_view.show(_plan_view.refusal_lines(shortfalls(found), others, refused, columns))
+    _plan_view.show(_plan_view.note_lines([(ask.name, ask.shape.notes) for ask in found.asks], columns))
     return DoesNotFit.exit_code
 
 

@@ -14,6 +14,7 @@ from subcortex.models._vision import TOWER
 from subcortex.models.gguf_types import BY_NAME
 from subcortex.models.mixtures import MIXTURES, mixture_types
 from subcortex.models.shape import (
+    Doubt,
     LatentAttention,
     Layer,
     ModelShape,
@@ -22,6 +23,7 @@ from subcortex.models.shape import (
     Recurrence,
     Split,
     Tensor,
+    doubt_of,
 )
 from subcortex.models.stored import StoredTensor
 
@@ -110,6 +112,7 @@ def _written(shape: ModelShape, tensors: Iterable[Tensor], quantisation: Quantis
         source="written",
         file_bytes=None,
         exact=False,
+        notes=tuple(note for note in shape.notes if Doubt.FORM not in doubt_of(note)),
     )
 
 

@@ -8,7 +8,7 @@ from subcortex.models._config import Config
 from subcortex.models._modules import Modules
 from subcortex.models._patterns import Budget
 from subcortex.models._scheme import Method, Rule, Scheme
-from subcortex.models.shape import Quantisation
+from subcortex.models.shape import Doubt, Note, Quantisation
 
 VLLM = "vLLM 0.26"
 #: What reading one entry of an object costs of the budget.
@@ -19,15 +19,22 @@ MOST_NOTES = 4
 _MOST_NAMED = 120
 
 
-def refused(what: str, why: str = "") -> str:
+def refused(what: str, why: str = "") -> Note:
     """Return the note for what vLLM does not load."""
-    return f"{VLLM} does not load {what[:_MOST_NAMED]}{f': {why}' if why else ''}."
+    words = f"{VLLM} does not load {what[:_MOST_NAMED]}{f': {why}' if why else ''}."
+    return Note(words, Doubt.FORM | Doubt.NOT_LOADED)
+
+
+def unfamiliar(name: str, counted: str) -> Note:
+    """Return the note for a form that is not known here, and how it is counted."""
+    words = f"Quantisation by {name} is not known here: {counted}."
+    return Note(words, Doubt.FORM | Doubt.UNFAMILIAR)
 
 
 def plain(name: str, *notes: str) -> Method:
     """Return a method whose sizes are not known, counted as 16 bits."""
     name = name[:_MOST_NAMED]
-    note = f"Quantisation by {name} is not known here: weights are counted as 16 bits."
+    note = unfamiliar(name, "weights are counted as 16 bits")
     return Method(Quantisation(name, 16), notes=(note, *notes))
 
 

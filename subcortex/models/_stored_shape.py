@@ -14,6 +14,7 @@ from math import prod
 from subcortex.models._vision import TOWER
 from subcortex.models.safetensors import DTYPE_BITS
 from subcortex.models.shape import (
+    Doubt,
     FullAttention,
     LatentAttention,
     ModelShape,
@@ -21,6 +22,7 @@ from subcortex.models.shape import (
     SlidingAttention,
     Split,
     Tensor,
+    doubt_of,
     total_bytes,
 )
 from subcortex.models.stored import StoredTensor
@@ -80,14 +82,16 @@ def with_stored(shape: ModelShape, stored: Iterable[StoredTensor]) -> ModelShape
         source="safetensors",
         file_bytes=file_bytes,
         exact=True,
-        notes=tuple(note for note in shape.notes if "estimated" not in note and "not known here" not in note),
+        notes=tuple(
+            note for note in shape.notes if not doubt_of(note) & (Doubt.ESTIMATED | Doubt.UNFAMILIAR)
+        ),
     )
 
 
 def _in_part(kept: Iterable[StoredTensor], shape: ModelShape) -> str | None:
     """Return what to say if these tensors are not the whole model, None if they are."""
     model = [one for one in kept if not _is_tower(one.name)]
-    if any("not known here" in note for note in shape.notes):
+    if Doubt.UNFAMILIAR in shape.doubts:
         # What the config promises is a guess; that each layer is there is not.
         there = {int(found[1]) for one in model if (found := _LAYER.search(one.name))}
         missing = set(range(len(shape.layers))) - there

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from subcortex.errors import ConfigError
 from subcortex.models._config import Config
+from subcortex.models.shape import Doubt, Note
 
 #: What plain transformers call their layers; the rest of transformers' names are hybrids'.
 _KNOWN_TYPES = frozenset(("full_attention", "sliding_attention", "attention"))
@@ -61,7 +62,8 @@ def doubts(config: Config, kind: str, *, familiar: bool, like: str = "a Llama") 
     """
     if not familiar:
         label = kind or "unnamed"
-        yield f"Models of type {label} are not known here: counted as {like} with the config's figures."
+        words = f"Models of type {label} are not known here: counted as {like} with the config's figures."
+        yield Note(words, Doubt.UNFAMILIAR)
     types = sorted(set(config.items("layer_types", str) or ()) - _KNOWN_TYPES)
     if types:
         named = ", ".join(ascii(name[:40]) for name in types[:4])

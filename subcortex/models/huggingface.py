@@ -22,7 +22,7 @@ from subcortex.models._unfamiliar import refuse
 from subcortex.models._vision import Towers, towers
 from subcortex.models._wrappers import Wrapped, unwrapped
 from subcortex.models.quantisation import Method, method_of
-from subcortex.models.shape import Layer, ModelShape, Part, Split, Tensor
+from subcortex.models.shape import Doubt, Layer, ModelShape, Note, Part, Split, Tensor, doubt_of
 
 Maker = Callable[[Config, str], Plan]
 _Keeps = GroupedQuery | Kept | Latent | Recurrent
@@ -105,13 +105,16 @@ def _shape(wrapped: Wrapped, plan: Plan, method: Method, name: str) -> ModelShap
     whole, text = wrapped.around[0], wrapped.text
     architectures = whole.items("architectures", str) or text.items("architectures", str) or [""]
     before = towers(wrapped.around, plan.hidden)
-    notes = (*wrapped.notes, *plan.notes, *method.notes)
+    of_form = [Note(note, doubt_of(note) | Doubt.FORM) for note in method.notes]
+    notes = (*wrapped.notes, *plan.notes, *of_form)
     if method.unread:
-        notes += (f"Patterns of modules in its quantisation that are not understood: {method.unread}",)
+        words = f"Patterns of modules in its quantisation that are not understood: {method.unread}"
+        notes += (Note(words, Doubt.FORM),)
     if before.unread:
         notes += (f"Its {before.unread[0]} says too little to count it: its weights are a lower bound.",)
     if before.parts():
-        notes += ("Its vision or audio tower is estimated from its config to some ten per cent.",)
+        words = "Its vision or audio tower is estimated from its config to some ten per cent."
+        notes += (Note(words, Doubt.ESTIMATED),)
     return ModelShape(
         name=name,
         architecture=architectures[0] or text.text("model_type"),

@@ -18,7 +18,7 @@ from subcortex.models._patterns import Budget
 from subcortex.models._quark import quark
 from subcortex.models._requantise import requantised
 from subcortex.models._scheme import FP8_CHANNEL, FP8_TENSOR, MXFP4_GROUP, Method, Scheme
-from subcortex.models._settings import block_of, plain, refused, skipped
+from subcortex.models._settings import block_of, plain, refused, skipped, unfamiliar
 from subcortex.models._torchao import torchao
 from subcortex.models.shape import Quantisation
 
@@ -145,7 +145,7 @@ def _unknown(config: Config, name: str) -> Method:
         return plain(name, refused(name))
     bits = config.number("bits", "w_bit", default=16, least=1, most=16)
     group = max(0, config.integer("group_size", default=128, least=-1))
-    note = f"Quantisation by {name} is not known here: {bits:g} bits in groups of {group} are assumed."
+    note = unfamiliar(name, f"{bits:g} bits in groups of {group} are assumed")
     scheme = Scheme("group", bits, group, scale=PLAIN, zero=bits / 8)
     return Method(Quantisation(name, bits, group), scheme, notes=(note, refused(name)))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Flag, StrEnum, auto
 from typing import Literal
 
 
@@ -23,6 +23,38 @@ class Split(StrEnum):
     VOCABULARY = "vocabulary"
     #: Key or value heads, or the groups of a state: shared out until each rank has one, then repeated.
     KV_HEADS = "kv_heads"
+
+
+class Doubt(Flag):
+    """What a note means to programs."""
+
+    NONE = 0
+    #: Of how the weights are stored: in another form it is void.
+    FORM = auto()
+    #: vLLM does not load the weights as they are stored.
+    NOT_LOADED = auto()
+    #: The family or the form is not known here: what the config promises is a guess.
+    UNFAMILIAR = auto()
+    #: A size is estimated that headers of the weights tell.
+    ESTIMATED = auto()
+
+
+class Note(str):
+    """A sentence about a shape, for people; and what programs need to know of it."""
+
+    __slots__ = ("doubt",)
+    doubt: Doubt
+
+    def __new__(cls, text: str, doubt: Doubt = Doubt.NONE) -> Note:
+        """Return the sentence ``text``, with what it means."""
+        made = super().__new__(cls, text)
+        made.doubt = doubt
+        return made
+
+
+def doubt_of(note: str) -> Doubt:
+    """Return what a note means; a bare sentence means nothing to programs."""
+    return note.doubt if isinstance(note, Note) else Doubt.NONE
 
 
 class Part(StrEnum):
@@ -225,6 +257,7 @@ class ModelShape:
         quantisation: None for plain weights.
         file_bytes: Size of the file or files, if read from them.
         exact: Tensor bytes come from headers, not from arithmetic on a config.
+        notes: How the figures may be off, and what an engine makes of the model; see `Note`.
     """
 
     name: str
@@ -242,6 +275,19 @@ class ModelShape:
     file_bytes: int | None = None
     exact: bool = False
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def doubts(self) -> Doubt:
+        """What its notes mean, all together."""
+        found = Doubt.NONE
+        for note in self.notes:
+            found |= doubt_of(note)
+        return found
+
+    @property
+    def not_loaded(self) -> str:
+        """Why vLLM does not load it as it is stored; empty if it does."""
+        return next((note for note in self.notes if Doubt.NOT_LOADED in doubt_of(note)), "")
 
     @property
     def parameters(self) -> int:

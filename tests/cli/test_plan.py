@@ -142,3 +142,31 @@ def test_a_terminal_gets_colours_unless_it_does_not_want_them(config):
     plain = run_on_terminal(*arguments, env={"NO_COLOR": "1"})[1]
     assert "\x1b" not in plain
     assert "WWW" in plain
+
+
+@pytest.mark.parametrize("quant_method", ["exl2", "so\nforged: line"])
+def test_a_checkpoint_that_vllm_does_not_load_is_refused_with_what_it_would_load(tmp_path, quant_method):
+    config = json.loads((SHAPES / "llama-3.1-8b" / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": quant_method, "bits": 4}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    done = invoke("plan", tmp_path, "--gpus", "H200")
+    assert done.exit_code == 5
+    said = done.stdout + done.stderr
+    assert "does not load" in said
+    assert "in 16 bits" in said
+    assert "--engine llama.cpp" in said
+    assert not [line for line in said.splitlines() if line.startswith("forged")]
+    done = invoke("plan", tmp_path, "--gpus", "H200", "--engine", "llama.cpp", "--json")
+    (tier,) = json.loads(done.stdout)["tiers"]
+    assert tier["model"] == "MODEL"
+    assert any("does not load" in note for note in tier["notes"])
+
+
+def test_what_is_not_certain_of_a_model_is_said(tmp_path):
+    config = json.loads((SHAPES / "llama-3.1-8b" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "brand_new"}))
+    note = "Models of type brand_new are not known here: counted as a Llama with the config's figures."
+    assert planned(tmp_path, "--gpus", "H200")["tiers"][0]["notes"] == [note]
+    assert "brand_new are not known here" in " ".join(
+        invoke("plan", tmp_path, "--gpus", "H200").stdout.split()
+    )

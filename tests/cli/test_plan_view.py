@@ -147,3 +147,20 @@ def test_a_doubt_is_not_rounded_away():
     assert _plan_view.probability(0.9996) == "> 0.999"
     assert _plan_view.probability(0.99949) == "0.999"
     assert _plan_view.probability(0.9499) == "0.949"
+
+
+def test_notes_on_a_model_stand_after_the_table_and_can_forge_nothing():
+    said = "Weights are a lower bound.\n# rm -rf, as a command\x1b[2J"
+    noted = replace(ask("fast", 5, rank=0), shape=replace(toy(5), notes=(said, *"abcdef")))
+    found = plan([noted, ask("deep", 12, rank=1)], machine(24), Simple())
+    lines = _plan_view.plain(_plan_view.plan_lines(found, 100, coloured=False))
+    table = next(i for i, line in enumerate(lines) if line.startswith("at 0.95"))
+    assert lines[table + 2] == "fast: Weights are a lower bound.␊# rm -rf, as a command␛[2J"
+    assert lines[table + 3 : table + 8] == [
+        "fast: a",
+        "fast: b",
+        "fast: c",
+        "fast: 3 more notes in --json",
+        "",
+    ]
+    assert [len(tier["notes"]) for tier in found.to_json()["tiers"]] == [7, 0]

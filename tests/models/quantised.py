@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from subcortex.models._config import Config
 from subcortex.models.quantisation import Method, method_of
+from subcortex.models.shape import Doubt, doubt_of
 
 #: A layer of 1024 outputs and 4096 inputs.
 INPUTS, OUTPUTS = 4096, 1024
@@ -30,4 +31,4 @@ def bytes_of(quantization: Mapping[str, object], path: str = UP, **how: bool) ->
 
 def refusals_of(quantization: Mapping[str, object]) -> list[str]:
     """Return the notes of what vLLM does not load."""
-    return [note for note in method_in(quantization).notes if "does not load" in note]
+    return [note for note in method_in(quantization).notes if Doubt.NOT_LOADED in doubt_of(note)]

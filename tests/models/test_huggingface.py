@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from subcortex.errors import ConfigError
 from subcortex.models.huggingface import from_config
 from subcortex.models.shape import (
+    Doubt,
     FullAttention,
     LatentAttention,
     ModelShape,
@@ -249,6 +250,8 @@ def test_what_is_unknown_counts_as_a_llama_and_says_so():
     shape = from_config(config, "new")
     assert shape.parameters == PARAMETERS["llama-3.1-8b"]
     assert "brand_new are not known here" in shape.notes[0]
+    assert shape.doubts == Doubt.UNFAMILIAR
+    assert not shape.not_loaded
 
 
 def test_a_multimodal_config_counts_its_language_model_and_estimates_its_tower():

@@ -11,6 +11,7 @@ from subcortex.models._config import Config
 from subcortex.models.mixtures import mixture_bytes
 from subcortex.models.quantisation import method_of, requantised
 from subcortex.models.read import read_shape
+from subcortex.models.shape import Doubt, doubt_of
 from tests.models.synthetic import SHAPES, tensors_of, write_gguf_header
 from tests.models.test_huggingface import PARAMETERS, shape_of
 
@@ -51,6 +52,9 @@ def test_a_layer_takes_its_weights_scales_and_zero_points(quantization, taken):
 def test_what_is_not_known_is_said():
     method = method_of(Config({"quantization_config": {"quant_method": "odd"}}, "m"))
     assert "odd is not known here" in method.notes[0]
+    known, loaded = map(doubt_of, method.notes)
+    assert known == Doubt.FORM | Doubt.UNFAMILIAR
+    assert loaded == Doubt.FORM | Doubt.NOT_LOADED
 
 
 def test_layers_left_plain_are_plain():

@@ -34,6 +34,7 @@ __all__ = [
     "plan",
     "refusal",
     "shortfalls",
+    "unloaded",
     "written",
 ]
 
@@ -63,6 +64,11 @@ def plan(
 
 def nearest(found: NoFit) -> str:
     """Return what to try where nothing that was planned instead fits."""
+    if names := " and ".join(unloaded(found)):
+        return (
+            f"Serve {names} from another checkpoint (AWQ, GPTQ or FP8), or from a GGUF on llama.cpp: "
+            "plan that with --engine llama.cpp."
+        )
     old = [ask.name for ask in found.asks if ask.name in (found.refused or {}) and found.book.too_old(ask)]
     if old:
         names = " and ".join(old)
@@ -71,6 +77,12 @@ def nearest(found: NoFit) -> str:
             "or plan it with --engine llama.cpp."
         )
     return "Nothing that is known here would fit."
+
+
+def unloaded(found: NoFit) -> list[str]:
+    """Return the tiers whose weights their engine does not load as they are stored."""
+    refused = [ask for ask in found.asks if ask.name in (found.refused or {})]
+    return [ask.name for ask in refused if ask.engine == "vllm" and ask.shape.not_loaded]
 
 
 def refusal(found: NoFit, others: Sequence[Alternative]) -> DoesNotFit:
@@ -88,6 +100,8 @@ def refusal(found: NoFit, others: Sequence[Alternative]) -> DoesNotFit:
     if not found.exact:
         message += "; not every place was tried, there are too many of them"
     hint = f"This fits: {others[0].words}." if others else nearest(found)
+    if others and unloaded(found):
+        hint += f" {nearest(found)}"
     return DoesNotFit(
         message,
         hint=hint,
@@ -105,5 +119,6 @@ def refusal(found: NoFit, others: Sequence[Alternative]) -> DoesNotFit:
             for short_here in short
         ],
         refused=dict(found.refused or {}),
+        notes={ask.name: list(ask.shape.notes) for ask in found.asks if ask.shape.notes},
         alternatives=[other.to_json() for other in others],
     )

@@ -259,6 +259,8 @@ def _varied(
             ]
             words = f"{verb}: {'; '.join(pairs)}{_also(rung)}"
             lost = "precision of the weights" if kind == "quantisation" else "the larger model's abilities"
+            if not loss:
+                words, lost = f"{'; '.join(pairs)}{_also(rung)}", "nothing"
             yield _made(kind, fit, rung.swapping, (loss, 0.0, rung.speed), words, lost)
             break
 

@@ -103,10 +103,16 @@ def quantised(ask: TierAsk, *, on_gpus: bool = True) -> list[Variant]:
     found = []
     # A model that is to be found already goes by the name of what it is made of.
     name = ask.shape.name if ask.model_note or not ask.model else ask.model
-    for method, loss in (VLLM_METHODS if ask.engine == "vllm" else LLAMACPP_METHODS).items():
+    methods = VLLM_METHODS if ask.engine == "vllm" else LLAMACPP_METHODS
+    # What the engine does not load as it is will do in any form that it loads.
+    unloaded = ask.engine == "vllm" and bool(ask.shape.not_loaded)
+    if unloaded:
+        methods = {PLAIN_METHODS[0]: 0.0, **methods}
+    for method, loss in methods.items():
         had = source(ask.shape, name, ask.engine, method, on_gpus=on_gpus)
         shape = _in_form(ask.shape, method, had)
-        if shape is not None and shape.weights_bytes < (1 - _LEAST_SAVED) * ask.shape.weights_bytes:
+        smaller_by = 0.0 if shape is None else 1 - shape.weights_bytes / max(1.0, ask.shape.weights_bytes)
+        if shape is not None and (unloaded or smaller_by > _LEAST_SAVED):
             words = f"add {' '.join(had.flags)}" if had.flags else f"take {had.note}"
             found.append(Variant(words, shape, loss, had.model, had.note, had.flags))
     return found

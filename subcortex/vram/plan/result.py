@@ -67,6 +67,7 @@ class TierPlan:
         requests: Requests of full length that there is room for.
         kv_tokens: Tokens that its pool holds.
         concurrency: Length → requests of it at once.
+        notes: How the model's figures may be off, and what an engine makes of it.
     """
 
     name: str
@@ -83,6 +84,7 @@ class TierPlan:
     concurrency: tuple[tuple[int, float], ...]
     launch: Launch
     model_note: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,7 @@ def _tier(tier: TierPlan) -> dict[str, Any]:
         "arguments": list(tier.launch.arguments),
         "environment": dict(tier.launch.environment),
         "config": dict(tier.launch.keys),
+        "notes": list(tier.notes),
     }
 
 
@@ -315,6 +318,7 @@ def _tier_plan(fit: Fit, place: int) -> TierPlan:
         concurrency=tuple((length, book.requests_of(seat, requests, length)) for length in lengths),
         launch=launch(fit, place),
         model_note=ask.model_note,
+        notes=ask.shape.notes,
     )
 
 

@@ -125,6 +125,9 @@ def legal_depths(shape: ModelShape, most: int) -> tuple[int, ...]:
 
 def vllm_problems(shape: ModelShape, setup: VllmSetup, gpu_count: int | None) -> Iterator[Problem]:
     """Yield everything that vLLM would refuse of the setup, the gravest first."""
+    if shape.not_loaded:
+        # models/quantisation.py has vLLM's rules of what it loads
+        yield shape.not_loaded.rstrip("."), "quantization", ()
     yield from _parallel(shape, setup, gpu_count)
     # config/model.py, _get_and_verify_max_len
     context, trained = setup.context_tokens, shape.max_context_tokens
@@ -149,11 +152,11 @@ def vllm_problems(shape: ModelShape, setup: VllmSetup, gpu_count: int | None) ->
 
 
 def repaired_vllm(shape: ModelShape, setup: VllmSetup, gpu_count: int | None) -> VllmSetup | None:
-    """Return the nearest setup that vLLM would take, None if there is none (no GPU).
+    """Return the nearest setup that vLLM would take, None if there is none (no GPU, weights that it refuses).
 
     The split over GPUs gives way first, to smaller sizes; other settings go to their nearest legal value.
     """
-    if gpu_count is not None and gpu_count < 1:
+    if (gpu_count is not None and gpu_count < 1) or shape.not_loaded:
         return None
     experts = setup.expert_parallel and shape.is_moe
     wanted = max(1, setup.tensor_parallel_size)
