@@ -6,16 +6,17 @@ import importlib.util
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from subcortex import engines
 from subcortex.cli._checks import Check
 from subcortex.cli._models import download_command
 from subcortex.config import Config, LlamaCppTier, RemoteTier, VllmTier
 from subcortex.hardware import Hardware
+from subcortex.hardware.child import ask, last_object
 
 #: vLLM's floor: older ones have known security faults.
 OLDEST_VLLM = (0, 22)
@@ -54,7 +55,7 @@ def tier_checks(tier: LlamaCppTier | VllmTier | RemoteTier, config: Config, hw: 
         yield _gpu_indices(tier, hw)
     if isinstance(tier, LlamaCppTier):
         yield _gguf(tier, config)
-        yield _llama_server(tier, config) if tier.executable else _xllamacpp(tier)
+        yield _llama_server(tier, config) if tier.executable else _xllamacpp(tier, config)
         yield Check(f"tier {tier.name}: tokenizer", "skip", "part of the GGUF; the engine checks it at load")
     else:
         yield from _vllm(tier, config, hw)
@@ -91,10 +92,10 @@ def _gguf(tier: LlamaCppTier, config: Config) -> Check:
     return Check(subject, "ok", f"{file}, {file.stat().st_size / 2**20:.0f} MiB")
 
 
-def _xllamacpp(tier: LlamaCppTier) -> Check:
+def _xllamacpp(tier: LlamaCppTier, config: Config) -> Check:
     subject = f"tier {tier.name}: engine"
     script = "import xllamacpp; from importlib.metadata import version; print(version('xllamacpp'))"
-    output, problem = _run([sys.executable, "-c", script], _IMPORT_TIMEOUT_S)
+    output, problem = _run([sys.executable, "-c", script], _IMPORT_TIMEOUT_S, tier, config)
     if problem:
         return Check(
             subject,
@@ -109,7 +110,7 @@ def _llama_server(tier: LlamaCppTier, config: Config) -> Check:
     subject, command = f"tier {tier.name}: engine", _command(str(tier.executable), config)
     if command is None:
         return Check(subject, "fail", f"{tier.executable} is not there or cannot be run", _BUILD_LLAMA)
-    output, problem = _run([command, "--version"], _IMPORT_TIMEOUT_S)
+    output, problem = _run([command, "--version"], _IMPORT_TIMEOUT_S, tier, config)
     if problem:
         return Check(subject, "fail", f"{command} --version: {problem}", _BUILD_LLAMA)
     version = next((line for line in output.splitlines() if "version" in line), "version unknown")
@@ -132,17 +133,17 @@ def _vllm(tier: VllmTier, config: Config, hardware: Hardware) -> Iterator[Check]
         named = tier.python or tier.executable or "a `vllm` command"
         yield Check(subject, "fail", f"{named} is not there or cannot be run", _install_vllm(tier))
         return
-    output, problem = _run([python, "-c", _ASK_VLLM], _VLLM_TIMEOUT_S, tier.env)
-    facts = _last_json(output)
+    output, problem = _run([python, "-c", _ASK_VLLM], _VLLM_TIMEOUT_S, tier, config)
+    facts = last_object(output)
     if problem or facts is None:
         yield Check(
             subject, "fail", f"{python} cannot import vllm: {problem or output[-200:]}", _install_vllm(tier)
         )
         return
-    yield vllm_verdict(subject, facts, hardware, _install_vllm(tier))
+    yield vllm_verdict(subject, facts, hardware, _install_vllm(tier), tier.gpus)
     folder = config.resolve(tier.model)
     if model.outcome == "ok" and folder.is_dir():
-        yield _tokenizer(tier, python, folder)
+        yield _tokenizer(tier, config, python, folder)
 
 
 def _interpreter(tier: VllmTier, config: Config) -> str | None:
@@ -173,8 +174,18 @@ def _install_vllm(tier: VllmTier) -> str:
     )
 
 
-def vllm_verdict(subject: str, facts: dict[str, Any], hardware: Hardware, install: str) -> Check:
-    """Judge what vLLM's interpreter said: its version, and its CUDA against the driver's."""
+def vllm_verdict(
+    subject: str, facts: dict[str, Any], hardware: Hardware, install: str, gpus: list[int] | None = None
+) -> Check:
+    """Judge what vLLM's interpreter said: its version, and its CUDA against driver and cards.
+
+    Args:
+        subject: What the check is called.
+        facts: What it said.
+        hardware: The machine.
+        install: How to get another one.
+        gpus: Those of the tier; None for all.
+    """
     found = f"vLLM {facts['vllm']}, torch {facts['torch']}"
     version = _version(str(facts["vllm"]))
     if version < OLDEST_VLLM:
@@ -198,7 +209,28 @@ def vllm_verdict(subject: str, facts: dict[str, Any], hardware: Hardware, instal
             f"{found} was built for CUDA {facts['cuda']}; the driver {hardware.driver_version} runs {runs}",
             f"Update the NVIDIA driver, or install a vLLM built for CUDA {driver[0]}.",
         )
-    return Check(subject, "ok", f"{found}, CUDA {facts['cuda']}")
+    return _too_old(subject, found, hardware, gpus) or Check(subject, "ok", f"{found}, CUDA {facts['cuda']}")
+
+
+def _too_old(subject: str, found: str, hardware: Hardware, gpus: list[int] | None) -> Check | None:
+    """Return that vLLM does not serve a card that the tier runs on, as the plan says too."""
+    from subcortex.vram.vllm.legality import LEAST_CAPABILITY, runs_on
+
+    mine = [gpu for gpu in hardware.gpus if gpus is None or gpu.index in gpus]
+    old = [gpu for gpu in mine if not runs_on(gpu)]
+    if not old:
+        return None
+    least = ".".join(map(str, LEAST_CAPABILITY))
+    have = ", ".join(
+        f"GPU {gpu.index} ({gpu.name}) has {'.'.join(map(str, gpu.compute_capability or ()))}" for gpu in old
+    )
+    # Without gpus of its own the tier may go to the others.
+    return Check(
+        subject,
+        "warn" if gpus is None and len(old) < len(mine) else "fail",
+        f"{found} wants compute capability {least}, and {have}",
+        'Name the newer ones as the tier\'s gpus, or serve it from a GGUF with engine = "llama.cpp".',
+    )
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -258,10 +290,10 @@ def _hub_model(subject: str, name: str) -> Check:
     return Check(subject, "warn", f"{name} is neither a folder nor in the hub's cache", f"hf download {name}")
 
 
-def _tokenizer(tier: VllmTier, python: str, folder: Path) -> Check:
+def _tokenizer(tier: VllmTier, config: Config, python: str, folder: Path) -> Check:
     subject = f"tier {tier.name}: tokenizer"
-    output, problem = _run([python, "-c", _ASK_TOKENIZER, str(folder)], _VLLM_TIMEOUT_S, tier.env)
-    facts = _last_json(output)
+    output, problem = _run([python, "-c", _ASK_TOKENIZER, str(folder)], _VLLM_TIMEOUT_S, tier, config)
+    facts = last_object(output)
     if problem or facts is None:
         return Check(subject, "fail", f"does not load: {problem or output[-200:]}", download_command(folder))
     found = f"{facts['vocabulary']} tokens, round trip of {facts['tokens']}"
@@ -315,37 +347,10 @@ def _url(tier: RemoteTier, key: str | None) -> Check:
     return Check(subject, "ok", f"{tier.url} serves {tier.model}")
 
 
-def _run(command: list[str], timeout_s: float, env: dict[str, str] | None = None) -> tuple[str, str | None]:
-    """Run a child; return its stdout, and what went wrong in words or None."""
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            env={**os.environ, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return "", f"no answer within {timeout_s:.0f} s"
-    except OSError as error:
-        return "", str(error.strerror)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        return done.stdout, lines[-1].strip() if lines else f"exit code {done.returncode}"
+def _run(
+    command: list[str], timeout_s: float, tier: LlamaCppTier | VllmTier, config: Config
+) -> tuple[str, str | None]:
+    """Run a child as the tier's engine is run, secrets apart; return what it said, and what went wrong."""
+    answer = ask(command, env=engines.environment(tier, config=config), time_limit_s=timeout_s)
     # llama-server prints its version on stderr.
-    return done.stdout or done.stderr, None
-
-
-def _last_json(output: str) -> dict[str, Any] | None:
-    """Return the last line that is a JSON object; engines log to stdout before it."""
-    for line in reversed(output.splitlines()):
-        try:
-            found = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(found, dict):
-            return found
-    return None
+    return answer.stdout or ("" if answer.problem else answer.stderr), answer.problem

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import ClassVar
+from typing import IO, ClassVar
 
 from subcortex.config import Config, VllmTier
 from subcortex.engines import _shrink, _vllm_log, _vllm_memory, _vllm_sleep
@@ -22,6 +26,7 @@ _MODULE = "vllm.entrypoints.openai.api_server"
 _PROBE = "import importlib.util, sys; sys.exit(0 if importlib.util.find_spec('vllm') else 3)"
 _NO_VLLM_EXIT = 3
 _PROBE_LIMIT_S = 60.0
+_KEPT_BYTES = 4096
 _LOG_LINES = 400
 _HOW_TO_GET = (
     "Make it an environment (`python3 -m venv ~/vllm && ~/vllm/bin/pip install vllm`) and set "
@@ -127,36 +132,52 @@ class VllmEngine(LocalEngine):
         return found
 
     async def _check_interpreter(self, python: str) -> None:
-        # Not isolated (-I): the server will not be either, and both must see the same packages.
-        probe = await asyncio.create_subprocess_exec(
-            python,
-            "-c",
-            _PROBE,
-            env=self._env(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        # A file, not a pipe: one that the probe leaves behind could hold a pipe open for good.
+        with tempfile.TemporaryFile() as stderr:
+            code = await self._probe(python, stderr)
+            stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _KEPT_BYTES))
+            said = stderr.read(_KEPT_BYTES)
+        if code == _NO_VLLM_EXIT:
+            raise ConfigError(
+                f"tier {self._tier.name!r}: {python} has no vLLM", hint=_HOW_TO_GET, key="python"
+            )
+        if code != 0:
+            words = said.decode("utf-8", errors="replace").strip()[-500:]
+            raise ConfigError(
+                f"tier {self._tier.name!r}: {python} does not work: {words}", hint=_HOW_TO_GET, key="python"
+            )
+
+    async def _probe(self, python: str, stderr: IO[bytes]) -> int:
+        """Return how the interpreter ended that was asked for vLLM; nothing of its group is left."""
+        probe = self._asking(python, stderr)
+        loop, ended, end = asyncio.get_running_loop(), asyncio.Event(), os.pidfd_open(probe.pid)
+        loop.add_reader(end, ended.set)
         try:
             async with asyncio.timeout(_PROBE_LIMIT_S):
-                _, said = await probe.communicate()
+                await ended.wait()
         except TimeoutError:
             raise ConfigError(
                 f"tier {self._tier.name!r}: {python} does not answer", hint=_HOW_TO_GET, key="python"
             ) from None
         finally:
-            if probe.returncode is None:
-                probe.kill()
-                await probe.wait()
-        if probe.returncode == _NO_VLLM_EXIT:
-            raise ConfigError(
-                f"tier {self._tier.name!r}: {python} has no vLLM", hint=_HOW_TO_GET, key="python"
-            )
-        if probe.returncode != 0:
-            words = said.decode("utf-8", errors="replace").strip()[-500:]
-            raise ConfigError(
-                f"tier {self._tier.name!r}: {python} does not work: {words}", hint=_HOW_TO_GET, key="python"
-            )
+            loop.remove_reader(end)
+            os.close(end)
+            # Not waited for before: while the leader is a zombie, its group's number is nobody else's.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(probe.pid, signal.SIGKILL)
+            code = probe.wait()
+        return code
+
+    def _asking(self, python: str, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+        # Not isolated (-I): the server will not be either, and both must see the same packages.
+        return subprocess.Popen(
+            [python, "-c", _PROBE],
+            env=self._env(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            process_group=0,
+        )
 
     def _served_model(self) -> str:
         """Return the folder, file or hub name to serve."""

@@ -7,6 +7,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from subcortex.cli import _checks, _tier_checks
@@ -16,7 +17,7 @@ from subcortex.config import Config, load
 from subcortex.hardware import Gpu, Hardware
 from tests.cli import hostile
 from tests.cli.helpers import run, run_on_terminal
-from tests.conftest import MODELS, write_config
+from tests.conftest import MODELS, wait_for, write_config
 
 CPU = Hardware(host_memory_total_mib=1000, host_memory_available_mib=1000, cores=2)
 CARD = Gpu(index=0, name="RTX 3090", memory_total_mib=24576)
@@ -365,3 +366,54 @@ def test_the_command_for_each_model_puts_it_where_the_config_looks(model):
 
     assert command == model.download("/models")
     assert str(path).startswith(command.split("--local-dir ")[1])
+
+
+OLD = Gpu(index=0, name="GTX 1080 Ti", memory_total_mib=11264, compute_capability=(6, 1))
+NEW = Gpu(index=1, name="RTX 3090", memory_total_mib=24576, compute_capability=(8, 6))
+
+
+@pytest.mark.parametrize(
+    ("cards", "gpus", "outcome"),
+    [
+        ([OLD], None, "fail"),
+        ([OLD, NEW], None, "warn"),
+        ([OLD, NEW], [0], "fail"),
+        ([OLD, NEW], [0, 1], "fail"),
+        ([OLD, NEW], [1], "ok"),
+        ([NEW], None, "ok"),
+    ],
+)
+def test_vllm_on_cards_that_it_does_not_serve(cards, gpus, outcome):
+    machine = CUDA_12.model_copy(update={"gpus": tuple(cards)})
+    facts = {"vllm": "0.26.0", "torch": "2.11.0", "cuda": "12.8"}
+
+    check = vllm_verdict("engine", facts, machine, "install it", gpus)
+
+    assert check.outcome == outcome
+    if outcome != "ok":
+        assert "wants compute capability 7.5, and GPU 0 (GTX 1080 Ti) has 6.1" in check.message
+        assert "llama.cpp" in (check.todo or "")
+
+
+def test_an_engine_is_asked_in_its_own_environment_without_secrets_and_leaves_nobody(folder, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hunter2")
+    monkeypatch.setenv("SOME_VARIABLE", "inherited")
+    server, left = folder / "llama-server", folder / "left"
+    # What it leaves behind holds its output for ten minutes.
+    server.write_text(
+        f"#!/bin/sh\nsleep 600 &\necho $! > {left}\n"
+        'echo "version: $SOME_VARIABLE $OWN $CUDA_VISIBLE_DEVICES ${HF_TOKEN:-none}" >&2\n'
+    )
+    server.chmod(0o755)
+    own = 'gpus = [0]\nenv = {OWN = "mine"}'
+    tier = f'engine = "llama.cpp"\nmodel = "m.gguf"\nexecutable = "{server}"\n{own}'
+
+    found = checked(folder, tier, CUDA_12)["engine"]
+
+    assert (found.outcome, "version: inherited mine 0 none" in found.message) == ("ok", True)
+    wait_for(lambda: not running(int(left.read_text())))
+
+
+def running(pid: int) -> bool:
+    """Return whether a process is there and no zombie."""
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from subcortex.config import Config
-from subcortex.engines import create
+from subcortex.engines import create, vllm
 from subcortex.engines.protocol import Progress
 from subcortex.errors import ConfigError, EngineFailed
 from tests.engines import tiny_vllm
@@ -113,3 +115,38 @@ async def test_code_of_the_model_runs_only_where_the_tier_says_so(
         await engine.start(Progress())
     await engine.stop()
     assert ("--trust-remote-code" in caught.value.details["log_tail"]) is trusted
+
+
+async def test_nothing_of_an_interpreter_s_group_outlives_the_question(
+    make_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    left = tmp_path / "left"
+    program = tmp_path / "python"
+    # It leaves one that holds its output, and says no.
+    program.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {left}\necho out of order >&2\nexit 4\n")
+    program.chmod(0o755)
+    config = make_config(**vllm_tier(tmp_path, python=str(program)))
+    with pytest.raises(ConfigError, match="does not work: out of order"):
+        await create(config.tiers[0], config=config).start(Progress())
+    await gone(int(left.read_text()))
+
+
+async def test_an_interpreter_that_does_not_answer_is_ended_with_all_it_started(
+    make_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm, "_PROBE_LIMIT_S", 0.5)
+    left = tmp_path / "left"
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {left}.new\nmv {left}.new {left}\nwait\n")
+    program.chmod(0o755)
+    config = make_config(**vllm_tier(tmp_path, python=str(program)))
+    with pytest.raises(ConfigError, match="does not answer"):
+        await create(config.tiers[0], config=config).start(Progress())
+    if left.exists():
+        await gone(int(left.read_text()))
+
+
+async def gone(pid: int) -> None:
+    """Wait until a process has ended."""
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        await asyncio.sleep(0.01)
