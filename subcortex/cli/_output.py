@@ -17,6 +17,7 @@ from subcortex.errors import EngineFailed, SubcortexError
 
 #: How long a log tail in an error may be, in lines.
 _TAIL_LINES = 20
+_ERROR = "error: "
 
 
 def inert(text: str) -> str:
@@ -103,14 +104,22 @@ def print_subcortex_error(error: SubcortexError, *, as_json: bool) -> None:
 
 
 def print_error(message: str, hint: str | None, *, code: str, exit_code: int, as_json: bool) -> None:
-    """Print an error on stderr, or as ``{"error": …}`` on stdout."""
+    """Print an error on stderr, or as ``{"error": …}`` on stdout.
+
+    Its further lines are indented: a name with a newline in it must not look like a line of ours.
+    """
     if as_json:
         wire = {"message": message, "type": code, "code": code, "hint": hint, "exit_code": exit_code}
         print_json({"error": wire})
         return
-    note(style("error: ", sys.stderr, fg="red", bold=True) + inert(message))
+    note(style(_ERROR, sys.stderr, fg="red", bold=True) + _indented(message, len(_ERROR)))
     if hint:
-        note(inert(hint))
+        note(_indented(hint, 2))
+
+
+def _indented(text: str, columns: int) -> str:
+    """Return ``text`` inert, with all lines after the first indented."""
+    return inert(text).replace("\n", "\n" + " " * columns)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:

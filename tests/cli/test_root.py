@@ -228,3 +228,16 @@ def test_completion_with_a_broken_config_says_nothing(folder):
     done = run(env=variables)
 
     assert (done.stdout.strip(), done.stderr) == ("", "")
+
+
+def test_a_newline_in_a_name_forges_no_line_of_an_error(tmp_path):
+    name = "m\nerror: all is well\nsubcortex: nothing to do"
+
+    done = run("plan", tmp_path / name, "--gpus", "H200")
+
+    assert done.returncode == 3
+    first, *others = done.stderr.splitlines()
+    assert first.startswith("error: ")
+    assert "error: all is well" in done.stderr
+    assert not [line for line in others if line.startswith(("error:", "subcortex:"))]
+    assert "       error: all is well" in others
