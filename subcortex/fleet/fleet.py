@@ -34,6 +34,8 @@ from subcortex.types import Rest, TierState, TierStatus
 
 #: A tier for which no room showed is not tried again for so long, seconds.
 _NO_ROOM_PAUSE_S = 2.0
+#: Between looks at an engine that a thought could not reach, seconds.
+_DOUBT_POLL_S = 0.02
 #: Moves that one change may lead to before the fleet looks up.
 _MOST_ROUNDS = 50
 
@@ -226,6 +228,14 @@ class Fleet:
             return post.life.error
         why = self._grounds.held_back(post)
         return refusals.lent(post.name, why) if why and post.life.state is not TierState.READY else None
+
+    async def doubted(self, tier: str, limit_s: float = 3.0) -> None:
+        """Return once it is known whether an engine that could not be reached is dead, or after a while."""
+        post, until_s = self._posts[tier], self._clock.monotonic_s() + limit_s
+        while post.life.state is TierState.READY and self._clock.monotonic_s() < until_s:
+            if await post.member.engine.healthy():
+                return
+            await asyncio.sleep(_DOUBT_POLL_S)
 
     def loads(self) -> list[TierLoad]:
         """Return what a decision needs of every tier, from least to most capable; cheap."""

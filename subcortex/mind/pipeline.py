@@ -139,6 +139,8 @@ class Thinking:
             remote = self.mind.engines[tier].kind == "remote"
             if not (last or remote) or not self._passing(error):
                 raise
+            # Its end may not be known yet, and trying again at once would find the same.
+            await self.mind.fleet.doubted(tier)
         retrying = AsyncRetrying(
             stop=stop_after_attempt(_RETRIES),
             wait=_pause,
