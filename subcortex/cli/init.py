@@ -36,7 +36,8 @@ _NETWORK_TIMEOUT_S = 2.0
 def init_command(out: Path | None, force: bool, machine: Machine, offline: bool, as_json: bool) -> None:
     """Look at the hardware and write a commented config.toml whose tiers fit it.
 
-    Without a network, and with --offline, the tiers are the tiny models of the source's testbed.
+    Without a network, and with --offline or HF_HUB_OFFLINE=1, the tiers are the tiny models of the source's
+    testbed.
     """
     from subcortex import paths
 
@@ -85,6 +86,11 @@ def described(hardware: Hardware) -> str:
 
 
 def _online() -> bool:
+    """Return whether models can be fetched: no variable forbids it, and the hub is there."""
+    from subcortex.models import hub
+
+    if hub.offline_by():
+        return False
     try:
         socket.create_connection(_HUB, timeout=_NETWORK_TIMEOUT_S).close()
     except OSError:

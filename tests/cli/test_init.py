@@ -332,3 +332,17 @@ def test_what_init_wrote_can_be_planned_before_anything_is_fetched(tmp_path: Pat
     done = invoke("plan", "--config", file, "--gpus", cards, "--json")
     assert done.exit_code == 0, done.stderr
     assert {tier["name"] for tier in json.loads(done.stdout)["tiers"]} == {"fast", "deep"}
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_where_a_variable_forbids_the_network_it_is_not_even_looked_for(variable, tmp_path, monkeypatch):
+    def connect(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.create_connection", connect)
+    monkeypatch.setenv(variable, "1")
+
+    done = invoke("init", "--json", "--out", tmp_path / "config.toml")
+
+    assert done.exit_code == 0, done.output
+    assert all("testbed" in tier["model"] for tier in json.loads(done.stdout)["tiers"])
