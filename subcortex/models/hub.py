@@ -1,9 +1,10 @@
-"""Models of the Hugging Face hub: its local cache, and two small files over the network. Effects.
+"""Models of the Hugging Face hub: its local cache, and a few small files over the network. Effects.
 
-Over the network only config.json and the weights' index are fetched: over HTTPS (plain HTTP to this machine
-alone), within a time and a size, without redirects to other hosts. ``HF_TOKEN`` goes to the hub and nowhere
-else, and is in no error and no log. ``HF_ENDPOINT`` is another hub's address; ``HF_HUB_OFFLINE`` and
-``TRANSFORMERS_OFFLINE`` keep everything at home. What was fetched is kept in the user's cache folder.
+Over the network only config.json, what ModelOpt wrote beside it, and the weights' index are fetched: over
+HTTPS (plain HTTP to this machine alone), within a time and a size, without redirects to other hosts.
+``HF_TOKEN`` goes to the hub and nowhere else, and is in no error and no log. ``HF_ENDPOINT`` is another hub's
+address; ``HF_HUB_OFFLINE`` and ``TRANSFORMERS_OFFLINE`` keep everything at home. What was fetched is kept in
+the user's cache folder.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
@@ -32,12 +33,14 @@ MOST_CONFIG_BYTES = 2**20
 #: The index of DeepSeek-V3 has 9 MB; only its first figure is wanted, but it stands where it likes.
 MOST_INDEX_BYTES = 32 * 2**20
 _CHUNK_BYTES = 64 * 1024
+_QUANTISATION = "hf_quant_config.json"
 #: Each keeps the hub's own library from the network, with one of these values.
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _YES = ("1", "ON", "YES", "TRUE")
 _TOTAL_SIZE = re.compile(rb'"total_size"\s*:\s*(\d{1,18})\b')
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _FRESH_S = 24 * 3600.0
+_MISSING = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,23 @@ class Hub:
         """
         return self._get(name, "config.json", MOST_CONFIG_BYTES)
 
+    def quantisation(self, name: str, deadline: Deadline | None = None) -> bytes | None:
+        """Return the text of the hf_quant_config.json beside a model's config.json; None without one.
+
+        Args:
+            name: ``owner/name``.
+            deadline: Of it; by default it has the time of one file.
+
+        Raises:
+            ConfigError: As `config` does.
+        """
+        try:
+            return self._get(name, _QUANTISATION, MOST_CONFIG_BYTES, deadline)
+        except ConfigError as error:
+            if error.details.get("status") == _MISSING:
+                return None
+            raise
+
     def stored_bytes(self, name: str) -> int | None:
         """Return the bytes of a model's weights as its index says; None without an index."""
         try:
@@ -73,12 +93,12 @@ class Hub:
         found = _TOTAL_SIZE.search(text)
         return int(found[1]) if found else None
 
-    def _get(self, name: str, file: str, most_bytes: int) -> bytes:
+    def _get(self, name: str, file: str, most_bytes: int, deadline: Deadline | None = None) -> bytes:
         _not_forbidden(name)
         place = _checked(self.endpoint)
         url = f"{place.geturl().rstrip('/')}/{name}/resolve/main/{file}"
         request = urllib.request.Request(url, headers={"User-Agent": "subcortex", **_authorization()})  # noqa: S310
-        deadline = Deadline.after(self.timeout_s)
+        deadline = deadline or Deadline.after(self.timeout_s)
         try:
             with opener(place, deadline).open(request, timeout=self.timeout_s) as answer:
                 return b"".join(_chunks(answer, most_bytes, f"{name}/{file}"))
@@ -166,14 +186,13 @@ def _refused(name: str, file: str, status: int) -> ConfigError:
             f"the hub does not let {file} of {name} be read (HTTP {status})",
             hint="Accept the model's licence on its page, and set HF_TOKEN; or check the name.",
             file=name,
+            status=status,
         )
-    if status == 404:
-        return ConfigError(
-            f"the hub has no {file} of {name} (HTTP 404)", hint="Check the model's name.", file=name
-        )
-    return ConfigError(
-        f"the hub answered HTTP {status} for {file} of {name}", hint="Try again later.", file=name
-    )
+    if status == _MISSING:
+        words, hint = f"the hub has no {file} of {name} (HTTP 404)", "Check the model's name."
+    else:
+        words, hint = f"the hub answered HTTP {status} for {file} of {name}", "Try again later."
+    return ConfigError(words, hint=hint, file=name, status=status)
 
 
 def cached_folder(name: str) -> Path | None:
@@ -212,31 +231,47 @@ class Fetched:
     Args:
         config: Text of its config.json.
         stored_bytes: Bytes of its weights; None if the hub does not say.
+        quantisation: Text of the hf_quant_config.json beside it; None without one, or where none is wanted.
     """
 
     config: bytes
     stored_bytes: int | None
+    quantisation: bytes | None = None
 
 
 def remembered(name: str, *, fresh_s: float | None = None) -> Fetched | None:
     """Return what was fetched before; None if nothing was, or only longer than ``fresh_s`` ago."""
     folder = _memory(name)
     with contextlib.suppress(OSError):
-        found = (folder / "config.json").stat()
-        if fresh_s is not None and time.time() - found.st_mtime > fresh_s:
+        if fresh_s is not None and time.time() - (folder / "config.json").stat().st_mtime > fresh_s:
             return None
-        if found.st_uid != os.getuid() or found.st_mode & 0o022 or found.st_size > MOST_CONFIG_BYTES:
+        config = _own(folder / "config.json")
+        if config is None:
             return None
-        config = (folder / "config.json").read_bytes()
         total = None
         with contextlib.suppress(OSError, ValueError):
             total = int((folder / "stored_bytes").read_text("ascii")[:20])
-        return Fetched(config, total)
+        return Fetched(config, total, _own(folder / _QUANTISATION))
     return None
 
 
-def fetch(name: str, hub: Hub | None = None) -> Fetched:
+def _own(path: Path) -> bytes | None:
+    """Return what we have kept in a file; None if there is none, or somebody else may have written it."""
+    with contextlib.suppress(OSError):
+        found = path.stat()
+        if found.st_uid == os.getuid() and not found.st_mode & 0o022 and found.st_size <= MOST_CONFIG_BYTES:
+            return path.read_bytes()
+    return None
+
+
+def fetch(name: str, hub: Hub | None = None, *, lacks: Callable[[bytes], bool] | None = None) -> Fetched:
     """Return what the hub says of a model: remembered for a day, and longer while it does not answer.
+
+    Args:
+        name: ``owner/name``.
+        hub: Another one than the environment's.
+        lacks: Tells of a config.json whether it leaves its quantisation to a file beside it, which then is
+            fetched too, in what is left of the time for one file.
 
     Raises:
         ConfigError: It was never fetched, and cannot be now.
@@ -246,7 +281,10 @@ def fetch(name: str, hub: Hub | None = None) -> Fetched:
         return known
     hub = hub or Hub()
     try:
-        fetched = Fetched(hub.config(name), hub.stored_bytes(name))
+        deadline = Deadline.after(hub.timeout_s)
+        config = hub.config(name)
+        quantisation = hub.quantisation(name, deadline) if lacks and lacks(config) else None
+        fetched = Fetched(config, hub.stored_bytes(name), quantisation)
     except ConfigError:
         known = remembered(name)
         if known is not None:
@@ -262,6 +300,10 @@ def remember(name: str, fetched: Fetched) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if fetched.stored_bytes is not None:
             _write(folder / "stored_bytes", str(fetched.stored_bytes).encode())
+        if fetched.quantisation is None:
+            (folder / _QUANTISATION).unlink(missing_ok=True)
+        else:
+            _write(folder / _QUANTISATION, fetched.quantisation)
         _write(folder / "config.json", fetched.config)
 
 

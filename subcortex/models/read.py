@@ -23,7 +23,7 @@ from subcortex.models.quantisation import lacks_quantisation, with_hf_quant_conf
 from subcortex.models.safetensors import read_folder
 from subcortex.models.shape import ModelShape
 
-_CONFIG = "config.json"
+_CONFIG, _BESIDE = "config.json", "hf_quant_config.json"
 #: The largest real config.json has some 100 KB.
 MOST_CONFIG_BYTES = 2**20
 #: Brackets within brackets; real ones have five.
@@ -103,7 +103,7 @@ def _folder(path: Path, name: str) -> ModelShape:
 
 def _config_of(folder: Path) -> dict[str, Any]:
     """Return a folder's config.json, with the quantisation that ModelOpt keeps in a file beside it."""
-    config, beside = read_config(folder / _CONFIG), folder / "hf_quant_config.json"
+    config, beside = read_config(folder / _CONFIG), folder / _BESIDE
     if lacks_quantisation(config) and _kind(beside) == "file":
         return with_hf_quant_config(config, read_config(beside))
     return config
@@ -212,18 +212,30 @@ def _of_hub(name: str, label: str, *, offline: bool) -> ModelShape:
     cached = hub.cached_folder(name)
     if cached is not None and _kind(cached / _CONFIG) == "file":
         return _cached(cached, label)
-    found = hub.remembered(name) if offline else hub.fetch(name)
+    file = f"{name}/{_CONFIG}"
+    found = hub.remembered(name) if offline else hub.fetch(name, lacks=lambda text: _lacks(text, file))
     if found is None:
         raise ConfigError(
             f"the model {name} is not in the local hub cache",
             hint=f"Download it (hf download {name} config.json), or allow the network.",
             file=name,
         )
-    file = f"{name}/{_CONFIG}"
-    shape = from_config(parse_config(found.config, file), label, file=file)
+    config = parse_config(found.config, file)
+    if found.quantisation is not None and lacks_quantisation(config):
+        config = with_hf_quant_config(config, parse_config(found.quantisation, f"{name}/{_BESIDE}"))
+    shape = from_config(config, label, file=file)
     if not offline:
         hub.remember(name, found)
     return replace(shape, source="hub", file_bytes=found.stored_bytes)
+
+
+def _lacks(text: bytes, file: str) -> bool:
+    """Tell whether a config.json that was fetched leaves its quantisation to the file beside it."""
+    try:
+        return lacks_quantisation(parse_config(text, file))
+    except ConfigError:
+        # What is wrong with it is said where it is read.
+        return False
 
 
 def _cached(folder: Path, label: str) -> ModelShape:

@@ -14,10 +14,17 @@ import pytest
 
 from subcortex.errors import ConfigError
 from subcortex.models import hub
+from subcortex.models._http import Deadline
 from subcortex.models.hub import Fetched, Hub
 from subcortex.models.read import read_shape
 
 _CONFIG = (Path(__file__).parents[2] / "bench/shapes/llama-3.1-8b/config.json").read_bytes()
+_BESIDE = json.dumps(
+    {
+        "producer": {"name": "modelopt", "version": "0.23.0"},
+        "quantization": {"quant_algo": "FP8", "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]},
+    }
+).encode()
 _INDEX = b'{"metadata": {"total_size": 16060522496}, "weight_map": {}}'
 
 
@@ -60,8 +67,18 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(200, b"{", length=1000)
         if file.endswith("resolve/main/config.json") and owner == "real":
             return self._answer(200, _CONFIG)
+        if owner == "modelopt":
+            return self._modelopt(file)
         if file.endswith("index.json") and owner == "real":
             return self._answer(200, _INDEX)
+        return self._answer(404, b"")
+
+    def _modelopt(self, file: str) -> None:
+        """An old checkpoint, plain by its config.json; ``busy`` does not give the file beside it."""
+        if file.endswith("resolve/main/config.json"):
+            return self._answer(200, _CONFIG)
+        if file.endswith("hf_quant_config.json"):
+            return self._answer(503, b"") if file.startswith("busy") else self._answer(200, _BESIDE)
         return self._answer(404, b"")
 
     def _answer(self, status: int, text: bytes, length: int | None = None) -> None:
@@ -309,10 +326,11 @@ def test_a_model_read_over_the_network_is_remembered(server, monkeypatch):
         read_shape("real/model")
     shape = read_shape("real/model", offline=False)
     assert (shape.source, shape.parameters, shape.file_bytes) == ("hub", 8_030_261_248, 16060522496)
-    assert len(server.asked) == 2
+    # config.json, hf_quant_config.json (which it does not have) and the index.
+    assert len(server.asked) == 3
     assert read_shape("real/model") == shape
     assert read_shape("real/model", offline=False) == shape
-    assert len(server.asked) == 2
+    assert len(server.asked) == 3
 
 
 def test_what_was_fetched_is_private_and_outlives_the_hub(server):
@@ -331,3 +349,45 @@ def test_a_config_that_is_none_is_not_remembered(server, monkeypatch):
     with pytest.raises(ConfigError, match="holds a list"):
         read_shape("real/model", offline=False)
     assert hub.remembered("real/model") is None
+
+
+def test_what_modelopt_wrote_beside_a_config_is_fetched_and_remembered(server, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", _hub(server).endpoint)
+    shape = read_shape("modelopt/model", offline=False)
+    assert shape.quantisation is not None
+    assert (shape.quantisation.method, shape.quantisation.bits, shape.quantisation.kv_bits) == ("fp8", 8, 8)
+    plain = read_shape("real/model", offline=False)
+    assert plain.quantisation is None
+    assert shape.weights_bytes < 0.6 * plain.weights_bytes
+    asked = len(server.asked)
+    assert read_shape("modelopt/model") == shape
+    assert len(server.asked) == asked
+    hub.remember("modelopt/model", Fetched(_CONFIG, None))
+    assert read_shape("modelopt/model").quantisation is None
+
+
+def test_a_config_that_says_how_it_is_quantised_is_all_that_is_asked_for(server):
+    fetched = hub.fetch("modelopt/model", _hub(server), lacks=lambda text: b"quantization_config" in text)
+    assert fetched.quantisation is None
+    assert not [path for path, _ in server.asked if "quant" in path]
+
+
+def test_a_quantisation_that_may_be_there_and_is_not_given_is_not_taken_for_none(server, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", _hub(server).endpoint)
+    with pytest.raises(ConfigError, match="HTTP 503 for hf_quant_config.json"):
+        read_shape("modelopt/busy", offline=False)
+
+
+def test_what_others_may_have_written_beside_a_remembered_config_is_not_read(server):
+    hub.remember("modelopt/model", Fetched(_CONFIG, None, _BESIDE))
+    (kept,) = Path(os.environ["XDG_CACHE_HOME"]).rglob("hf_quant_config.json")
+    assert hub.remembered("modelopt/model") == Fetched(_CONFIG, None, _BESIDE)
+    kept.chmod(0o666)
+    assert hub.remembered("modelopt/model") == Fetched(_CONFIG, None)
+
+
+def test_both_files_have_the_time_of_one(server):
+    deadline = Deadline.after(-1.0)
+    with pytest.raises(ConfigError, match="too long"):
+        _hub(server).quantisation("modelopt/model", deadline)
+    assert server.asked == []
