@@ -134,7 +134,7 @@ class LocalEngine(ABC):
                 log_tail=self.log_tail(),
             ) from None
         self._process.log.unhook()
-        self._process.note(version=self._version, boot=self._boot_lines)
+        await self._process.note(version=self._version, boot=self._boot_lines)
         progress.report("ready")
 
     async def adopt(self, progress: Progress) -> bool:

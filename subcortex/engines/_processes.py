@@ -23,7 +23,7 @@ _ANY_MARK = f"{MARK_VARIABLE}=".encode()
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _POLL_S = 0.02
 #: Python's and vLLM's names; others (a CUDA service's, say) may outlive the engine on purpose.
-_ENGINE_SHARED = re.compile(r" (/dev/shm/(?:psm_|sem\.mp-|vllm)[^\n/]*?)$", re.MULTILINE)
+_ENGINE_SHARED = re.compile(r"(?:^|(?<= ))/dev/shm/(?:psm_|sem\.mp-|vllm)[^\n/]*?$", re.MULTILINE)
 
 
 class Identity(NamedTuple):
@@ -117,6 +117,11 @@ def shared_memory(identities: Iterable[Identity]) -> set[Path]:
             maps = _read(f"/proc/{identity.pid}/maps").decode("utf-8", errors="replace")
             found.update(Path(path) for path in _ENGINE_SHARED.findall(maps))
     return found
+
+
+def is_shared_memory(path: str) -> bool:
+    """Return whether that is a file in ``/dev/shm`` of the kind that engines are known to make."""
+    return _ENGINE_SHARED.fullmatch(path) is not None
 
 
 def end(look: Callable[[], Iterable[Identity]], *, grace_s: float, limit_s: float = 30.0) -> set[Identity]:

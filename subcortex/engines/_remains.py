@@ -38,6 +38,8 @@ class Record(NamedTuple):
         version: What it says it is.
         ready: Whether it has answered its health route.
         boot: What its start said of its memory, line by line.
+        shared: Files in ``/dev/shm`` that its processes had open once it was ready: who is killed leaves
+            them behind, and whoever comes after finds nobody to ask.
     """
 
     mark: str
@@ -48,6 +50,7 @@ class Record(NamedTuple):
     version: str | None = None
     ready: bool = False
     boot: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
 
 
 def read(folder: Path) -> Record | None:
@@ -67,6 +70,7 @@ def read(folder: Path) -> Record | None:
             version=None if data["version"] is None else _text(data["version"]),
             ready=data["ready"] is True,
             boot=tuple(map(_text, data["boot"])),
+            shared=tuple(map(_text, data.get("shared", ()))),
         )
     except FileNotFoundError:
         return None
@@ -151,7 +155,8 @@ def end_orphan(folder: str, mark: str, engine: int | None, *, grace_s: float) ->
 
 
 def remove(folder: Path, record: Record) -> None:
-    """Remove the files of an engine that is gone: record and sockets."""
+    """Remove the files of an engine that is gone: record, sockets and shared memory."""
+    remove_files(Path(path) for path in record.shared if _processes.is_shared_memory(path))
     for name in (FILE, SOCKET):
         (folder / name).unlink(missing_ok=True)
     socket = Path(record.socket)

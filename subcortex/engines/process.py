@@ -161,9 +161,12 @@ class EngineProcess:
         """Whether the main process has not ended."""
         return not self._ended.done()
 
-    def note(self, *, version: str | None, boot: Sequence[str]) -> None:
-        """Put on record that it is ready, so that the next daemon may adopt it."""
-        self.record = self.record._replace(version=version, boot=tuple(boot), ready=True)
+    async def note(self, *, version: str | None, boot: Sequence[str]) -> None:
+        """Put on record that it is ready, so that it may be adopted, and what it leaves if it is killed."""
+        shared = await asyncio.to_thread(lambda: _processes.shared_memory(self._members()))
+        self.record = self.record._replace(
+            version=version, boot=tuple(boot), ready=True, shared=tuple(sorted(map(str, shared)))
+        )
         with contextlib.suppress(OSError):  # a full disk: it serves, and will not be adopted
             _remains.write(self._folder, self.record)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -176,6 +177,64 @@ async def test_shared_memory_of_a_killed_engine_is_given_back(nursery: Nursery) 
     assert segment.exists()
     await process.stop(0.1)
     assert not segment.exists()
+
+
+#: Makes a piece of shared memory that nobody gives back when it is killed.
+SHARER = """
+import os, signal
+from multiprocessing import resource_tracker, shared_memory
+kept = shared_memory.SharedMemory(create=True, size=4096)
+resource_tracker.unregister(kept._name, "shared_memory")
+print(kept.name, flush=True)
+signal.pause()
+"""
+
+
+async def sharing(nursery: Nursery) -> tuple[EngineProcess, Path]:
+    """Return an engine that has said it is ready and was killed, and the memory it has left."""
+    process = await nursery.spawn(SHARER)
+    segment = Path("/dev/shm") / (await nursery.said(process))[0]
+    await process.note(version=None, boot=[])
+    os.kill(process.info.pid, signal.SIGKILL)
+    await process.exited()
+    assert segment.exists()
+    return process, segment
+
+
+async def test_shared_memory_of_an_engine_that_is_dead_already_is_given_back(nursery: Nursery) -> None:
+    process, segment = await sharing(nursery)
+    await process.stop(0.1)
+    assert not segment.exists()
+
+
+async def test_so_it_is_by_the_next_daemon(nursery: Nursery) -> None:
+    process, segment = await sharing(nursery)
+    record = process.record
+    await process.stop(0.1)
+    segment.touch()
+    folder = nursery.folder / "run" / "engines" / "fast"
+    _remains.write(folder, record)
+    reap_leftovers(nursery.folder / "run")
+    assert not segment.exists()
+
+
+def test_nothing_but_shared_memory_is_removed_on_a_records_word(tmp_path: Path) -> None:
+    precious = tmp_path / "psm_precious"
+    precious.touch()
+    for path in (precious, f"/dev/shm/psm_x/../../..{precious}", f"{precious}\n/dev/shm/psm_x"):
+        _remains.write(tmp_path, _remains.Record("0" * 32, shared=(str(path),)))
+        _remains.reap(tmp_path)
+        assert precious.exists()
+        assert _remains.read(tmp_path) is None
+
+
+def test_a_record_of_an_older_version_is_read(tmp_path: Path) -> None:
+    _remains.write(tmp_path, _remains.Record("0" * 32, version="1", ready=True))
+    file = tmp_path / _remains.FILE
+    data = json.loads(file.read_text())
+    del data["shared"]
+    file.write_text(json.dumps(data))
+    assert _remains.read(tmp_path) == _remains.Record("0" * 32, version="1", ready=True)
 
 
 async def test_an_exit_and_its_code_are_seen(nursery: Nursery) -> None:
