@@ -46,6 +46,11 @@ def drawn(names: list[str], count: int, rng: random.Random) -> list[str]:
     return found[:count]
 
 
+def _heed(what: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, what)
+
+
 class Run:
     """What came of all faults so far."""
 
@@ -82,6 +87,8 @@ class Run:
                     break
                 self._one(world, load, number, name, kinds[name])
         finally:
+            # Once more while it clears away would leave what it is to find.
+            _heed(signal.SIG_IGN)
             self.silent += load.stop()
             answered = {one.id: one.text or "" for one in load.outcomes if one.id}
             found = world.close(answered)
@@ -91,6 +98,7 @@ class Run:
             self.note(end=str(world.folder), found=repr(found), lost=[repr(one) for one in wrong])
             if not keep:
                 world.remove()
+            _heed(signal.default_int_handler)
 
     def _one(self, world: World, load: Load, number: int, name: str, fault: Fault) -> None:
         rng = random.Random(f"{self.seed}/{name}/{number}")
@@ -179,9 +187,8 @@ def main() -> None:
     names = drawn(some, given.faults - vllm, rng)
     vllm_names = drawn(list(VLLM_FAULTS), vllm, rng)
     log = given.log.open("w") if given.log else None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Told to end, it still ends its daemon; who starts it in the background has it ignore the first.
-        signal.signal(number, signal.default_int_handler)
+    # Told to end, it still ends its daemon; who starts it in the background has it ignore the first.
+    _heed(signal.default_int_handler)
     run = Run(given.seed, log, time.monotonic() + given.minutes * 60)
     run.note(seed=given.seed, faults=names + vllm_names)
     small = Plan(FAST + DEEP + STANDIN, limit_gib=1.0, serving=("fast", "deep", "odd"))
