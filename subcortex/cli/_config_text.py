@@ -42,6 +42,7 @@ _EXAMPLES: dict[str, Any] = {
     "tensor_split": [8, 3],
     "python": "~/.venvs/vllm/bin/python",
     "gpu_memory_utilization": 0.9,
+    "sleep_mode": True,
     "api_key_env": "PRODUCTION_STACK_KEY",
     "nominal_ttft_s": 0.2,
     "nominal_tpot_s": 0.02,

@@ -233,18 +233,21 @@ class Thinking:
         return self.request.deadline_s - (self.mind.clock.monotonic_s() - self.saying.began_s)
 
     def _patience_s(self, tier: str) -> float | None:
-        """Return how long to wait for a first token before a tier that is ready must take over."""
+        """Return how long to wait for a first token before a tier that is ready must take over.
+
+        None when nothing would be won by leaving: no tier left in the order can still answer in time.
+        """
         left_s = self._left_s()
         if left_s is None or self.route.forced:
             return None
         order = self.decision.order
         later = order[order.index(tier) + 1 :]
         costs = [
-            cost for cost in self.route.alternatives if cost.tier in later and cost.state == TierState.READY
+            cost.total_s
+            for cost in self.route.alternatives
+            if cost.tier in later and cost.state == TierState.READY and cost.total_s < left_s
         ]
-        if not costs:
-            return None
-        return max(0.05, left_s - min(cost.total_s for cost in costs))
+        return left_s - min(costs) if costs else None
 
     def _notifier(self, tier: str) -> asyncio.Task[None] | None:
         if self.emit is None or self.mind.fleet.state(tier) is TierState.READY:

@@ -201,6 +201,25 @@ async def test_a_tier_that_is_not_up_in_time_hands_over_to_one_that_is(tmp_path,
         engines["deep"].may_start.set()
 
 
+async def test_a_slow_tier_is_not_left_for_one_that_is_expected_to_be_slower_still(tmp_path, engines):
+    """With no time to spare by anybody's figures, the quickest goes on: they may be wrong, and its turn came."""
+
+    async def script(request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+        await asyncio.sleep(0.2)
+        yield Delta(text="done")
+
+    async def never(request: GenerateRequest) -> AsyncGenerator[Delta, None]:
+        await asyncio.Event().wait()
+        yield Delta(text="never")
+
+    engines["fast"].script, engines["deep"].script = script, never
+    figures = {"fast": {"nominal_tpot_s": 0.1}, "deep": {"nominal_tpot_s": 0.2}}
+    async with mind_of(tmp_path, engines, **figures) as mind:
+        thought = await mind.think(ask(complexity=1.0, deadline_s=5.0))
+        assert (thought.tier, thought.text) == ("fast", "done")
+        assert len(thought.route.alternatives) == 2
+
+
 async def test_a_tier_with_no_model_is_passed_over_and_named_when_forced(tmp_path, engines):
     engines["deep"].starts = [ConfigError("there is no model file deep.gguf")]
     async with mind_of(tmp_path, engines) as mind:
