@@ -202,7 +202,7 @@ async def test_a_tier_that_is_not_up_in_time_hands_over_to_one_that_is(tmp_path,
 
 
 async def test_a_slow_tier_is_not_left_for_one_that_is_expected_to_be_slower_still(tmp_path, engines):
-    """With no time to spare by anybody's figures, the quickest goes on: they may be wrong, and its turn came."""
+    """With no time to spare by anybody's figures, the quickest goes on: they may be wrong."""
 
     async def script(request: GenerateRequest) -> AsyncGenerator[Delta, None]:
         await asyncio.sleep(0.2)
