@@ -50,6 +50,16 @@ class ThoughtStatus(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+class Depth(StrEnum):
+    """How deep a session went, by its writer's word or by its evidence; from least to most."""
+
+    NONE = "none"
+    SHALLOW = "shallow"
+    MODERATE = "moderate"
+    DEEP = "deep"
+    FULL = "full"
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
