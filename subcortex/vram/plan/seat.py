@@ -78,6 +78,8 @@ class Book:
         self._layers: dict[int, float] = {}
         self._splits: dict[tuple[object, ...], tuple[float, ...]] = {}
         self._loads: dict[tuple[object, ...], Load] = {}
+        #: Of a seat whose pool grows: its load with room for one request, and how many pools a device holds.
+        self._pooled: dict[tuple[object, ...], tuple[Load, Mapping[int, int]]] = {}
         self._seats: dict[tuple[object, ...], Seat] = {}
         self._request_bytes: dict[int, float] = {}
         # Caches are keyed by identity, so what they are keyed by must live as long.
@@ -201,6 +203,8 @@ class Book:
         if mode is Mode.STOPPED:
             return {}
         self.work.did(LOOK * max(1, len(seat.gpus)))
+        if isinstance(seat.setup, VllmSetup) and seat.ask.grows and requests != 1.0:
+            return self._grown(seat, seat.setup.gpus, mode, requests)
         key = (self._id(seat), mode, requests)
         if key not in self._loads:
             made = self.footprint(seat, requests)
@@ -216,6 +220,24 @@ class Book:
             load[HOST] = (host.mean_mib, host.sigma_mib**2)
             self._loads[key] = load
         return self._loads[key]
+
+    def _grown(self, seat: Seat, ranks: int, mode: Mode, requests: float) -> Load:
+        """Return a vLLM seat's load with a larger pool: as ``footprint`` has it, without making one anew."""
+        key = (self._id(seat), mode)
+        if key not in self._pooled:
+            # Asleep, the pool is given back. On the CPU every rank has one in the same memory.
+            kept = not (mode is Mode.ASLEEP and seat.gpus and self.footprint(seat, 1.0).asleep)
+            held = (dict.fromkeys(seat.gpus, 1) or {HOST: ranks}) if kept else {}
+            self._pooled[key] = self.load(seat, mode, 1.0), held
+        load, pools = self._pooled[key]
+        if not pools:
+            return load
+        one_bytes = self.request_bytes(seat)
+        more_mib = (_whole_mib(one_bytes, requests) - _whole_mib(one_bytes, 1.0)) / _MIB
+        return {
+            device: (mean + more_mib * pools.get(device, 0), variance)
+            for device, (mean, variance) in load.items()
+        }
 
     def seat(self, ask: TierAsk, gpus: tuple[int, ...], setup: Setup) -> Seat:
         """Return the seat, the same object each time."""

@@ -15,7 +15,9 @@ from subcortex.hardware import Hardware, parse_gpus
 from subcortex.hardware.model import GpuPair
 from subcortex.models.huggingface import from_config
 from subcortex.models.shape import ModelShape
+from subcortex.vram.amount import Amount
 from subcortex.vram.plan import Fit, NoFit, TierAsk, alternatives, find, shortfalls, written
+from subcortex.vram.plan.budget import HOST
 from subcortex.vram.plan.compare import options
 from subcortex.vram.plan.forms import quantised, smaller
 from subcortex.vram.plan.real import Estimates
@@ -200,3 +202,26 @@ def test_the_speed_that_was_measured_on_h200_is_within_the_interval(model, cards
     speed = next(option.tokens_per_s for option in found if option.name == layout)
     assert speed is not None
     assert speed[0] <= 1000 / measured_ms <= speed[1]
+
+
+@pytest.mark.parametrize(
+    ("mode", "cards"),
+    [(Mode.AWAKE, ["H200"]), (Mode.AWAKE, ["RTX 3090"] * 2), (Mode.ASLEEP, ["H200"]), (Mode.AWAKE, [])],
+)
+def test_a_larger_pool_is_reckoned_as_the_estimate_itself_has_it(mode: Mode, cards: list[str]):
+    """The planner shifts a load by what the pool grows; an estimate from scratch says the same."""
+    hardware = machine(cards)
+    book = Book(hardware, Estimates(hardware), 0.95)
+    tier = ask("t", "llama-3.1-8b", concurrency=8)
+    setup = VllmSetup(context_tokens=8192, tensor_parallel_size=max(1, len(cards)))
+    seat = book.seat(tier, tuple(range(len(cards))), setup)
+    for requests in (1.0, 1.7, 6.0):
+        made = book.footprint(seat, requests)
+        asleep = mode is Mode.ASLEEP and made.asleep
+        gpus = asleep or [need.total for need in made.devices]
+        host = made.host.total + (made.asleep_host if asleep and made.asleep_host else Amount())
+        expected = {**dict(enumerate(gpus)), HOST: host}
+        load = book.load(seat, mode, requests)
+        assert load.keys() == expected.keys()
+        for device, amount in expected.items():
+            assert load[device] == pytest.approx((amount.mean_mib, amount.sigma_mib**2)), (device, requests)
