@@ -59,6 +59,13 @@ def write_config(folder: Path, *, daemon="", journal="", fast="", deep="") -> Pa
     return file
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests stay with one worker, and what boots vLLM all goes to the same: two at once do not fit."""
+    for item in items:
+        group = "vllm" if item.get_closest_marker("vllm") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True)
 def _no_config_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SUBCORTEX_CONFIG", raising=False)
