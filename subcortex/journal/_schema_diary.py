@@ -15,9 +15,13 @@ if TYPE_CHECKING:
 def step_005_sessions(db: Database) -> None:
     """Sessions: the markdown whole, what was read in it, and what an open one has collected so far.
 
-    ``text`` is the truth and every other column can be read from it again, but for ``evidence_depth``, which
-    comes from facts. ``session_entries`` keeps each note of an open session as it is made, so that a killed
-    agent leaves them; they stay after the end, as what was said when.
+    ``text`` is the truth and every other column can be read from it again, but for a person's rating
+    (``depth_by``) and ``evidence_depth``, which comes from facts. ``encoding`` gives back a file's bytes.
+    ``seq`` is the session's time in microseconds since 1970, or of its arrival where it has no time, moved on
+    until it is free: so every index lists in order of time without sorting, and so does search. ``file`` is
+    its name under the folder of sessions, ``source`` the path it was imported from. ``session_entries`` keeps
+    each note of an open session as it is made, so that a killed agent leaves them; they stay after the end,
+    as what was said when.
     """
     db.execute("""
         CREATE TABLE sessions (
@@ -25,26 +29,31 @@ def step_005_sessions(db: Database) -> None:
             id TEXT NOT NULL UNIQUE,
             at TEXT,
             at_written TEXT,
+            recorded_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000Z')),
             kind TEXT NOT NULL CHECK (kind IN ('session', 'satisfaction', 'deferral', 'note')),
             shape TEXT NOT NULL CHECK (shape IN
                 ('fields', 'front_matter', 'satisfaction', 'deferral', 'plain')),
             origin TEXT NOT NULL CHECK (origin IN ('agent', 'tick', 'import')),
             state TEXT NOT NULL CHECK (state IN ('open', 'ended', 'interrupted')),
+            owner_pid INTEGER,
+            owner_started_s REAL,
             ended_at TEXT,
             drive TEXT,
             title TEXT,
             topic TEXT,
             depth TEXT CHECK (depth IN ('none', 'shallow', 'moderate', 'deep', 'full')),
             depth_reason TEXT,
+            depth_by TEXT CHECK (depth_by IN ('writer', 'person')),
             evidence_depth TEXT CHECK (evidence_depth IN ('none', 'shallow', 'moderate', 'deep', 'full')),
             evidence_reasons TEXT,
             pressure_before REAL,
             pressure_after REAL,
-            file TEXT,
+            file TEXT UNIQUE,
+            source TEXT,
+            encoding TEXT NOT NULL DEFAULT 'utf-8',
             digest TEXT NOT NULL,
             not_understood TEXT,
-            text TEXT NOT NULL,
-            UNIQUE (file, digest)
+            text TEXT NOT NULL
         )""")
     db.execute("""
         CREATE TABLE session_drives (
@@ -52,6 +61,7 @@ def step_005_sessions(db: Database) -> None:
             place INTEGER NOT NULL,
             drive TEXT NOT NULL,
             level_percent REAL,
+            session_seq INTEGER NOT NULL,
             PRIMARY KEY (session_id, place)
         ) WITHOUT ROWID""")
     db.execute("""
@@ -63,27 +73,23 @@ def step_005_sessions(db: Database) -> None:
             section TEXT,
             text TEXT NOT NULL
         )""")
-    db.execute("CREATE INDEX sessions_by_time ON sessions (at)")
-    db.execute("CREATE INDEX sessions_by_depth ON sessions (depth, at)")
-    db.execute("CREATE INDEX sessions_open ON sessions (state) WHERE state <> 'ended'")
-    db.execute("CREATE INDEX session_drives_by_drive ON session_drives (drive, session_id)")
+    # An index ends in seq by itself; the one of drives says it, since its table has no number of its own.
+    db.execute("CREATE INDEX sessions_by_depth ON sessions (depth)")
+    db.execute("CREATE INDEX sessions_by_kind ON sessions (kind)")
+    db.execute("CREATE INDEX sessions_by_digest ON sessions (digest)")
+    db.execute("CREATE INDEX sessions_by_source ON sessions (source) WHERE source IS NOT NULL")
+    db.execute("CREATE INDEX sessions_not_ended ON sessions (state) WHERE state <> 'ended'")
+    db.execute("CREATE INDEX session_drives_by_drive ON session_drives (drive, session_seq)")
     db.execute("CREATE INDEX session_entries_by_session ON session_entries (session_id)")
     db.execute("""
         CREATE VIRTUAL TABLE sessions_fts USING fts5 (
-            title, topic, text,
-            content = 'sessions', content_rowid = 'seq', tokenize = 'unicode61 remove_diacritics 2'
+            text, content = 'sessions', content_rowid = 'seq', tokenize = 'unicode61 remove_diacritics 2'
         )""")
-    add = (
-        "INSERT INTO sessions_fts (rowid, title, topic, text)"
-        " VALUES (new.seq, new.title, new.topic, new.text);"
-    )
-    remove = (
-        "INSERT INTO sessions_fts (sessions_fts, rowid, title, topic, text)"
-        " VALUES ('delete', old.seq, old.title, old.topic, old.text);"
-    )
+    add = "INSERT INTO sessions_fts (rowid, text) VALUES (new.seq, new.text);"
+    remove = "INSERT INTO sessions_fts (sessions_fts, rowid, text) VALUES ('delete', old.seq, old.text);"
     db.execute(f"CREATE TRIGGER sessions_search_inserted AFTER INSERT ON sessions BEGIN {add} END")
     db.execute(f"""
-        CREATE TRIGGER sessions_search_changed AFTER UPDATE OF title, topic, text ON sessions
+        CREATE TRIGGER sessions_search_changed AFTER UPDATE OF seq, text ON sessions
         BEGIN {remove} {add} END""")
     db.execute(f"CREATE TRIGGER sessions_search_deleted AFTER DELETE ON sessions BEGIN {remove} END")
 

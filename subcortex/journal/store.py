@@ -13,7 +13,7 @@ from typing import Any
 
 from subcortex.clock import Clock, SystemClock
 from subcortex.errors import JournalError
-from subcortex.journal import boots, rows
+from subcortex.journal import boots, processes, rows
 from subcortex.journal.database import connect_writer, explained
 from subcortex.journal.losses import Losses
 from subcortex.journal.migrations import migrate
@@ -21,9 +21,6 @@ from subcortex.journal.recorder import Recorder
 from subcortex.journal.records import BootEnd, BootStart, JournalHealth, Limits, ThoughtEnd, ThoughtStart
 from subcortex.journal.writer import Statement, Write, Writer
 from subcortex.types import Durability, new_thought_id
-
-#: How far two readings of a process's start may differ (the kernel counts in ticks from boot).
-_SAME_START_S = 5.0
 
 
 class Journal:
@@ -340,31 +337,16 @@ class Journal:
     def _first_writes(self, conn: sqlite3.Connection) -> list[Write]:
         """Return the row of this run, and what marks the thoughts of dead runs as interrupted."""
         pid = os.getpid()
-        row = (self.run_id, rows.timestamp(self._clock.now()), pid, _started_s(pid), _version())
+        row = (self.run_id, rows.timestamp(self._clock.now()), pid, processes.started_s(pid), _version())
         statements: list[Statement] = [(rows.INSERT_RUN, row)]
         for run_id, run_pid, started_s, stopped_at in conn.execute(rows.RUNS_WITH_RUNNING).fetchall():
-            if stopped_at is not None or not _alive(run_pid, started_s):
+            if stopped_at is not None or not processes.alive(run_pid, started_s):
                 statements += _interrupted(run_id)
         return [Write(statements, "the start of this run")]
 
 
 def _interrupted(run_id: str) -> list[Statement]:
     return [(rows.INTERRUPT, (run_id,)), (rows.CLEAR_SAID, ())]
-
-
-def _alive(pid: int, started_s: float | None) -> bool:
-    found_s = _started_s(pid)
-    return found_s is not None and (started_s is None or abs(found_s - started_s) < _SAME_START_S)
-
-
-def _started_s(pid: int) -> float | None:
-    """Return when process ``pid`` started, Unix seconds; None if there is none."""
-    import psutil
-
-    try:
-        return float(psutil.Process(pid).create_time())
-    except psutil.Error:
-        return None
 
 
 def _version() -> str:
