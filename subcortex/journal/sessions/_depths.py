@@ -1,0 +1,147 @@
+"""How deep its writer says a session went: the surest statement, wherever it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from subcortex.journal.sessions import _depth_words, _satisfied
+from subcortex.journal.sessions._depth_words import DepthFound
+from subcortex.journal.sessions._drive_names import DriveLevel
+from subcortex.journal.sessions._keys import matching, plain_key
+from subcortex.journal.sessions._outline import Outline, Section
+from subcortex.journal.sessions._titles import TitleSays
+
+_SATISFACTION_KEYS = (
+    "satisfaction depth",
+    "depth of satisfaction",
+    "drive satisfaction depth",
+    "satisfaction level",
+    "satisfaction rating",
+)
+_DEPTH_KEYS = (
+    "depth",
+    "session depth",
+    "depth assessment",
+    "depth rating",
+    "self rated depth",
+    "depth level",
+    "depth achieved",
+    "depth reached",
+    "actual depth",
+    "tiefe",
+    "profundidad",
+    "profondeur",
+)
+_LOOSER_KEYS = ("satisfaction", "drive satisfaction", "satisfied", "outcome", "result")
+KEYS = (*_SATISFACTION_KEYS, *_DEPTH_KEYS, *_LOOSER_KEYS[:2])
+_HEADINGS = frozenset(
+    (
+        *_SATISFACTION_KEYS,
+        *_DEPTH_KEYS,
+        "depth self assessment",
+        "satisfaction assessment",
+        "depth and satisfaction",
+        "depth & satisfaction",
+        "satisfaction & depth",
+        "satisfaction and depth",
+        "depth check",
+    )
+)
+_LOOSER_HEADINGS = frozenset(
+    (
+        "satisfaction",
+        "drive satisfaction",
+        "drive status",
+        "drive update",
+        "drive impact",
+        "drives",
+        "outcome",
+        "satisfaction status",
+    )
+)
+
+
+def depth(
+    places: Outline, titles: tuple[TitleSays, ...], drives: tuple[DriveLevel, ...]
+) -> tuple[DepthFound | None, tuple[str, ...]]:
+    """Return the writer's depth, and sentences on what could not be read or took a rule."""
+    doubts: list[str] = []
+    for source, text in _sources(places):
+        found = _depth_words.leading(text) or _depth_words.letter(text) or _of_text(text, drives)
+        if found is not None:
+            return _told(found)
+        if text.strip():
+            doubts.append(f"the {source} {text.strip()[:60]!r} is no depth that is known here")
+    for found in _looser(places, titles, drives):
+        return _told(found)
+    return None, tuple(doubts)
+
+
+def _told(found: DepthFound) -> tuple[DepthFound, tuple[str, ...]]:
+    return found, ((f"depth {found.depth}: {found.rule}",) if found.rule else ())
+
+
+def _sources(places: Outline) -> Iterator[tuple[str, str]]:
+    """Yield (what it is, text) of statements that are about depth and nothing else, the surest first."""
+    fields = (*places.front, *places.head)
+    yield from matching((*fields, *places.body, *places.loose), _SATISFACTION_KEYS)
+    yield from matching(fields, _DEPTH_KEYS)
+    for section in reversed(places.sections):
+        if _heading(section) in _HEADINGS:
+            yield "section " + section.heading, _first_paragraph(section)
+    yield from matching((*places.body, *places.loose), _DEPTH_KEYS)
+
+
+def _looser(
+    places: Outline, titles: tuple[TitleSays, ...], drives: tuple[DriveLevel, ...]
+) -> Iterator[DepthFound]:
+    """Yield depths from statements that may be about more than depth."""
+    for _, value in matching((*places.front, *places.head, *places.body, *places.loose), _LOOSER_KEYS):
+        if found := _depth_words.leading(value) or _of_events(value, drives):
+            yield found
+    yield from (DepthFound(title.depth) for title in titles if title.depth is not None)
+    for section in reversed(places.sections):
+        heading = _heading(section)
+        if section.level and heading.startswith(("depth", "satisfaction")) and len(section.heading) < 80:
+            # "## Depth: Moderate" says it in the heading itself.
+            _, _, behind = section.heading.partition(":")
+            if not behind:
+                _, _, behind = section.heading.replace("–", "—").replace("(", "—").partition("—")
+            if found := _depth_words.leading(behind):
+                yield found
+        if heading in _LOOSER_HEADINGS:
+            text = _first_paragraph(section)
+            if (
+                found := _of_events(text, drives)
+                or _depth_words.leading(text)
+                or _depth_words.mentioned(text)
+            ):
+                yield found
+    if found := _of_depths(list(_satisfied.events(places)), drives):
+        yield found
+
+
+def _of_text(text: str, drives: tuple[DriveLevel, ...]) -> DepthFound | None:
+    return _of_events(text, drives) or _depth_words.mentioned(text)
+
+
+def _of_events(text: str, drives: tuple[DriveLevel, ...]) -> DepthFound | None:
+    return _of_depths(list(_satisfied.events_in(text)), drives)
+
+
+def _of_depths(events: list[_satisfied.Event], drives: tuple[DriveLevel, ...]) -> DepthFound | None:
+    """Return the last depth told of the main drive, else the last of any."""
+    told = [event for event in events if event.depth is not None]
+    main = [event for event in told if drives and event.drive == drives[0].name]
+    last = (main or told)[-1:]
+    return DepthFound(last[0].depth) if last and last[0].depth is not None else None
+
+
+def _heading(section: Section) -> str:
+    text = section.heading.strip(" *_:#`")
+    start = next((at for at, char in enumerate(text) if char.isalpha()), 0)
+    return plain_key(text[start:]).strip(" :.*")
+
+
+def _first_paragraph(section: Section) -> str:
+    return section.body.lstrip().replace("\r\n", "\n").split("\n\n", 1)[0]

@@ -1,0 +1,213 @@
+"""Where things stand in a document: fields by place, the title, sections; not what they mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from subcortex.journal.sessions import _front_matter, _lines
+from subcortex.journal.sessions.document import (
+    Blank,
+    Block,
+    Document,
+    Fields,
+    FrontMatter,
+    Heading,
+    Opaque,
+    Paragraph,
+    Rule,
+)
+
+Pair = tuple[str, str]
+
+_DRESS = " \t>*_-+•·|`"
+_SHORT_CHARS = 200
+#: What a heading below level 1 has to say to be the title of a text without one.
+_TITLE = re.compile(r"\bsession|\bdrive\b|satisfaction|deferral|\d{4}-\d\d-\d\d|\d{1,3}\s?%", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading and what stands under it, up to the next heading of any level.
+
+    Args:
+        level: 1 to 6; 0 for text before any heading.
+        heading: Its text, empty at level 0.
+        body: The lines below as they are, without blank lines around them.
+        first_line: Number of the heading's line (of the body's at level 0), from 1.
+        above: Headings that it stands under, outermost first.
+    """
+
+    level: int
+    heading: str
+    body: str
+    first_line: int
+    above: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A document by place.
+
+    Args:
+        front: Entries of the front matter.
+        head: Bold fields before the first section.
+        body: Bold fields inside sections.
+        loose: ``key: value`` lines that are marked by nothing, list items and table rows among them.
+        head_lines: Short lines of prose before the first section.
+        has_front_matter: Also if it is empty.
+        titles: Headings of level 1; the first heading of all where there is none.
+    """
+
+    front: tuple[Pair, ...]
+    head: tuple[Pair, ...]
+    body: tuple[Pair, ...]
+    loose: tuple[Pair, ...]
+    head_lines: tuple[str, ...]
+    last_lines: tuple[str, ...]
+    has_front_matter: bool
+    unclosed: bool
+    titles: tuple[str, ...]
+    sections: tuple[Section, ...]
+
+
+def outline(document: Document) -> Outline:
+    """Return where things stand in ``document``."""
+    blocks = document.blocks
+    front: list[Pair] = []
+    head: list[Pair] = []
+    body: list[Pair] = []
+    loose: list[Pair] = []
+    head_lines: list[str] = []
+    has_front_matter, unclosed = False, False
+    ones = [block.text for block in blocks if isinstance(block, Heading) and block.level == 1]
+    first = next((place for place, block in enumerate(blocks) if isinstance(block, Heading)), None)
+    title_at = None
+    if ones:
+        title_at = next(p for p, b in enumerate(blocks) if isinstance(b, Heading) and b.level == 1)
+    elif (
+        first is not None
+        and not any(isinstance(b, Paragraph | Fields) for b in blocks[:first])
+        and _TITLE.search(_heading_text(blocks[first]))
+    ):
+        title_at = first
+    titles = tuple(ones) or ((_heading_text(blocks[title_at]),) if title_at is not None else ())
+    in_head = True
+    for place, block in enumerate(blocks):
+        if isinstance(block, FrontMatter):
+            has_front_matter, unclosed = True, not block.closed
+            front.extend((entry.key, entry.value) for entry in block.entries)
+        elif isinstance(block, Heading):
+            in_head = in_head and place == title_at
+        elif isinstance(block, Fields):
+            pairs = list(block.pairs)
+            if not pairs[-1][1]:
+                pairs[-1] = (pairs[-1][0], _below(blocks, place))
+            (head if in_head else body).extend(pairs)
+        elif isinstance(block, Paragraph):
+            loose.extend(_loose(block))
+            if in_head:
+                head_lines.extend(_short(block))
+    last = next((block for block in reversed(blocks) if isinstance(block, Paragraph)), None)
+    return Outline(
+        tuple(front),
+        tuple(head),
+        tuple(body),
+        tuple(loose),
+        tuple(head_lines),
+        tuple(_short(last))[-3:] if last is not None else (),
+        has_front_matter,
+        unclosed,
+        titles,
+        tuple(_sections(document)),
+    )
+
+
+def _heading_text(block: Block) -> str:
+    assert isinstance(block, Heading)
+    return block.text
+
+
+def _below(blocks: tuple[Block, ...], place: int) -> str:
+    """Return the text under a field that has none on its line."""
+    for block in blocks[place + 1 : place + 3]:
+        if isinstance(block, Paragraph):
+            return "".join(block.lines).strip().replace("\r\n", "\n")
+        if not isinstance(block, Blank):
+            break
+    return ""
+
+
+def _short(block: Block) -> Iterator[str]:
+    for line in block.lines:
+        if len(line) <= _SHORT_CHARS and (bare := _lines.bare(line).strip(_DRESS)):
+            yield bare
+
+
+def _loose(block: Paragraph) -> Iterator[Pair]:
+    """Yield unmarked fields: ``Date: …``, ``- Depth: deep``, ``*Pressure: 9*``, ``| Drive | REST |``."""
+    if block.lines[0].lstrip(" ").startswith("|"):
+        yield from _table([_lines.bare(line) for line in block.lines])
+        return
+    for line in block.lines:
+        bare = _lines.bare(line)[: _lines.SEEN_CHARS].strip(_DRESS)
+        # Several on a line, as in a footer: *Drive: CARE | Depth: deep*
+        for part in re.split(r" [|·•] ", bare) if len(bare) < _SHORT_CHARS else (bare,):
+            found = _front_matter.pair(part.strip(_DRESS))
+            if found is not None and len(found[0].split()) <= 4:
+                yield (found[0].strip("*_ "), found[1].strip("*_ "))
+
+
+def _table(lines: list[str]) -> Iterator[Pair]:
+    rows = [
+        [cell.strip(" \t*_`") for cell in line[: _lines.SEEN_CHARS].strip().strip("|").split("|")]
+        for line in lines
+    ]
+    rows = [row for row in rows if not all(set(cell) <= {"-", ":", " "} for cell in row)]
+    if not rows:
+        return
+    if all(len(row) == 2 for row in rows):
+        yield from ((row[0].rstrip(":"), row[1]) for row in rows)
+    if len(rows) > 1:
+        yield from zip((cell.rstrip(":") for cell in rows[0]), rows[1], strict=False)
+
+
+def _sections(document: Document) -> Iterator[Section]:
+    level, heading, first_line = 0, "", 1
+    above: list[tuple[int, str]] = []
+    lines: list[str] = []
+    for number, block in document.numbered():
+        if isinstance(block, Heading):
+            yield from _section(level, heading, first_line, above, lines)
+            while above and above[-1][0] >= block.level:
+                above.pop()
+            if heading and level < block.level:
+                above.append((level, heading))
+            level, heading, first_line, lines = block.level, block.text, number, []
+        elif isinstance(block, FrontMatter):
+            first_line = number + len(block.lines)
+        else:
+            lines.extend(block.lines)
+    yield from _section(level, heading, first_line, above, lines)
+
+
+def _section(
+    level: int, heading: str, first_line: int, above: list[tuple[int, str]], lines: list[str]
+) -> Iterator[Section]:
+    body = "".join(lines)
+    start = 0
+    # Only whole blank lines go: what a first line is indented by may mean something.
+    while start < len(lines) and _lines.is_blank(lines[start]):
+        start += 1
+    end = len(lines)
+    while end > start and _lines.is_blank(lines[end - 1]):
+        end -= 1
+    body = "".join(lines[start:end]).rstrip("\r\n")
+    if level or body:
+        yield Section(
+            level, heading, body, first_line if level else first_line + start, tuple(t for _, t in above)
+        )
+
+
+__all__ = ["Opaque", "Outline", "Pair", "Rule", "Section", "outline"]

@@ -1,0 +1,68 @@
+"""Reports and commands of satisfaction in a text: ``Satisfied LEARNING (deep)``, ``drives satisfy CARE full``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from subcortex.journal.sessions import _depth_words, _drive_names, _lines
+from subcortex.journal.sessions._outline import Outline
+from subcortex.types import Depth
+
+_NAME = r"[`*_\"']{0,3}(?P<drive>[^\W\d_][\w-]{1,63})[`*_\"']{0,3}"
+_DEPTH = r"[`*_\"']{0,3}(?P<depth>shallow|moderate|deep|full|none|[smdf])\b"
+_COMMAND = re.compile(
+    rf"drives\s{{1,3}}satisfy\s{{1,3}}{_NAME}(?:\s{{1,3}}(?:--depth[ =])?{_DEPTH})?", re.IGNORECASE
+)
+_REPORT = re.compile(
+    rf"\bsatisfied\s{{1,3}}(?:the\s|my\s)?{_NAME}(?:\s{{1,3}}drive)?\s{{0,3}}(?:\(|:|,|at|—|–|-|→|to|with)\s{{0,3}}(?:a\s)?{_DEPTH}",
+    re.IGNORECASE,
+)
+_PASSIVE = re.compile(
+    rf"{_NAME}(?:\s{{1,3}}drive)?\s{{1,3}}(?:is\s|was\s)?satisfied\b[^.\n]{{0,60}}?(?:\(|\[|:|—|–|-|,|at\s|→|as\s)\s{{0,3}}{_DEPTH}",
+    re.IGNORECASE,
+)
+_ADVICE = re.compile(
+    r"(?:\buse|\bexample|e\.g\.|\busage|\brun|\btry|\bfor more|\bcould|\bwould|\bor)\b[^.]{0,40}$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A satisfaction that a text tells of."""
+
+    drive: str | None
+    depth: Depth | None
+
+
+def events(places: Outline) -> Iterator[Event]:
+    """Yield satisfactions told of anywhere, code included, in order."""
+    for section in places.sections:
+        yield from events_in(section.body)
+
+
+def events_in(text: str) -> Iterator[Event]:
+    """Yield the satisfactions that ``text`` tells of. Advice on how one would be had is none."""
+    if "atisf" not in text and "ATISF" not in text:
+        return
+    for line in _lines.split(text):
+        if "atisf" not in line and "ATISF" not in line:
+            continue
+        seen = line[: _lines.SEEN_CHARS]
+        for pattern in (_COMMAND, _REPORT, _PASSIVE):
+            for match in pattern.finditer(seen):
+                name, depth = match["drive"], match["depth"]
+                if not (_drive_names.is_known(name) or _drive_names.looks_like_drive(name)):
+                    continue
+                if pattern is _COMMAND and _ADVICE.search(seen[max(match.start() - 60, 0) : match.start()]):
+                    continue
+                yield Event(_drive_names.canonical(name), _depth(depth))
+
+
+def _depth(word: str | None) -> Depth | None:
+    if not word:
+        return None
+    found = _depth_words.letter(word) if len(word) == 1 else _depth_words.leading(word)
+    return found.depth if found else None
