@@ -66,9 +66,17 @@ class JournalSection(_Table):
 
 
 class DrivesSection(_Table):
-    """``[drives]``: where the drives are defined."""
+    """``[drives]``: where the drives are defined, and whose state is followed."""
 
     dir: Path = Field(default=Path("drives"), description="folder of one TOML file a drive")
+    emergence: str = Field(
+        default="auto",
+        min_length=1,
+        description='follow an Emergence state: "auto" where there is one, "off", or its folder',
+    )
+    emergence_command: str = Field(
+        default="emergence", min_length=1, description="Emergence's program, by name or path"
+    )
 
 
 class RoutingSection(_Table):

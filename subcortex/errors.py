@@ -136,6 +136,14 @@ class ServiceFailed(SubcortexError):
     http_status = 500
 
 
+class EmergenceFailed(SubcortexError):
+    """An Emergence state cannot be read, or its command did not do what it was asked; carries its words."""
+
+    code = "emergence_failed"
+    exit_code = 14
+    http_status = 502
+
+
 _BY_CODE: dict[str, type[SubcortexError]] = {
     cls.code: cls
     for cls in (
@@ -151,6 +159,7 @@ _BY_CODE: dict[str, type[SubcortexError]] = {
         JournalError,
         Cancelled,
         ServiceFailed,
+        EmergenceFailed,
     )
 }
 

@@ -19,7 +19,7 @@ _SECTIONS = ("daemon", "journal", "drives", "routing", "fleet")
 _ABOUT = {
     "daemon": "The process that owns the engines.",
     "journal": "What is written down, and how safely.",
-    "drives": "Where the drives are defined.",
+    "drives": "Where the drives are defined, and whose state is followed.",
     "routing": "How readily a thought goes deep.",
     "fleet": "How tiers share the GPUs.",
 }

@@ -114,5 +114,14 @@ class DriveName(_Name):
     ) -> list[CompletionItem]:
         """Return the drives that begin with what was typed."""
         config = _config_for_completion(ctx)
-        names = sorted(file.stem.upper() for file in config.drives_dir.glob("*.toml")) if config else []
-        return [CompletionItem(name) for name in names if name.startswith(incomplete.upper())]
+        begun = incomplete.casefold()
+        return [CompletionItem(name) for name in _drives(config) if name.casefold().startswith(begun)]
+
+
+def _drives(config: Config | None) -> list[str]:
+    from subcortex.drives import KnownDrives
+
+    try:
+        return sorted(KnownDrives(config).current()) if config else []
+    except Exception:
+        return []

@@ -102,8 +102,6 @@ def _reader(config_file: Path | None) -> Reader | None:
 
 def _list(query: str | None, *, config_file: Path | None, as_json: bool, **filters: Any) -> None:
     reader = _reader(config_file)
-    if filters.get("drive"):
-        filters["drive"] = filters["drive"].upper()
     records = reader.thoughts(query=query, **filters) if reader else []
     if as_json:
         _output.print_json(records)

@@ -106,7 +106,7 @@ class Reader:
             query: Words that must all occur in prompt, answer or reasoning; ``"a phrase"`` in double
                 quotes, ``begin*`` for a beginning. Nothing in it is an error. Thoughts still running
                 are not found by words.
-            drive: Name of the drive, any case.
+            drive: Name of the drive; any case where its own is upper case.
             tier, session, status: Exact names.
             limit: How many at most.
             before: Only thoughts that came before the one of this id (or unique beginning of an id):
@@ -266,8 +266,12 @@ def _filters(table: str, **wanted: str | None) -> tuple[list[str], dict[str, Any
     wheres, values = [], {}
     for column, value in wanted.items():
         if value is not None:
+            values[column] = rows.storable(value)
             wheres.append(f"{table}.{column} = :{column}")
-            values[column] = rows.storable(value.upper() if column == "drive" else value)
+            if column == "drive" and value != value.upper():
+                # Ours are upper case; those of an Emergence state are as it has them.
+                wheres[-1] = f"{table}.drive IN (:drive, :drive_upper)"
+                values["drive_upper"] = values[column].upper()
     if wanted.get("status") not in (None, ThoughtStatus.COMPLETED):
         # Said as a constant, since the index of what did not complete cannot be used otherwise.
         wheres.append("t.status <> 'completed'")

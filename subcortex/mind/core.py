@@ -11,10 +11,10 @@ from typing import Any
 import structlog
 
 from subcortex import config as configuration
-from subcortex import drives as drive_files
 from subcortex import engines
 from subcortex.clock import Clock, SystemClock
 from subcortex.config import Config, Tier
+from subcortex.drives import KnownDrives
 from subcortex.engines.protocol import Engine
 from subcortex.errors import Cancelled
 from subcortex.fleet import HOST, Fleet, Member, Rules, Timing
@@ -66,7 +66,7 @@ class Subcortex:
         self.config = config
         self.journal = journal
         self.clock = clock or SystemClock()
-        self.drives = drive_files.load_drives(config.drives_dir)
+        self.drives = KnownDrives(config)
         make = create or (lambda tier: engines.create(tier, config=config))
         self.engines = {tier.name: make(tier) for tier in config.tiers}
         self.costs = cost_book(config)
@@ -285,7 +285,7 @@ class Subcortex:
         return thinking
 
     def _decide(self, request: ThinkRequest) -> tuple[Decision, str | None]:
-        return decide_request(self.config, self.drives, request, self._views())
+        return decide_request(self.config, self.drives.current(), request, self._views())
 
     def _views(self) -> list[TierView]:
         return [

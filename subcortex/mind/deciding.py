@@ -61,5 +61,4 @@ def explain(config: Config, request: ThinkRequest) -> Route:
         )
         for rank, tier in enumerate(config.tiers)
     ]
-    drives = drive_files.load_drives(config.drives_dir)
-    return decide_request(config, drives, request, views)[0].route
+    return decide_request(config, drive_files.KnownDrives(config).current(), request, views)[0].route

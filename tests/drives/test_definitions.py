@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from subcortex.drives import Drive, find, load_drives
 from subcortex.errors import ConfigError, InvalidRequest
 
-SHIPPED = Path(__file__).parent.parent / "drives"
+SHIPPED = Path(__file__).parent.parent.parent / "drives"
 GOOD = 'description = "d"\nprompt = "p"\n'
 
 
@@ -27,6 +27,9 @@ def test_the_drives_that_come_with_it() -> None:
     assert leans["SOCIAL"] <= -0.3
     assert leans["MAINTENANCE"] <= -0.3
     assert drives["REST"].activity_driven
+    assert [name for name, drive in drives.items() if drive.satisfied_by == "gap"] == [
+        "CURIOSITY", "LEARNING"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.toml")), ids=lambda file: file.stem)
@@ -60,6 +63,7 @@ def test_what_a_file_leaves_out_has_a_default_and_the_file_names_the_drive(tmp_p
         (GOOD + 'lean = "deep"', "lean", "'deep'", "a number"),
         (GOOD + "floor = -0.1", "floor", "-0.1", "0 to 1"),
         (GOOD + 'valence = "good"', "valence", "'good'", '"aversive"'),
+        (GOOD + 'satisfied_by = "praise"', "satisfied_by", "'praise'", '"gap" or "prompt"'),
         (GOOD + "threshold = 0", "threshold", "(it is 0", "above 0"),
         (GOOD + "rate_per_hour = nan", "rate_per_hour", "nan", "0 or more"),
         (GOOD + "min_interval_h = inf", "min_interval_h", "inf", "hours"),
