@@ -71,7 +71,7 @@ class DepthFound:
 
 
 def leading(text: str) -> DepthFound | None:
-    """Return the depth that ``text`` begins with: ``**Moderate** — why``, ``deep (75%)``, ``50%``, ``None``."""
+    """Return the depth that ``text`` begins with: ``**Moderate** — why``, ``deep (75%)``, ``50%``."""
     seen = text[:_SEEN_CHARS]
     match = _LEAD.match(seen)
     if match is None:

@@ -32,8 +32,10 @@ _DEPTH_KEYS = (
     "profundidad",
     "profondeur",
 )
-_LOOSER_KEYS = ("satisfaction", "drive satisfaction", "satisfied", "outcome", "result")
-KEYS = (*_SATISFACTION_KEYS, *_DEPTH_KEYS, *_LOOSER_KEYS[:2])
+LOOSER_KEYS = ("satisfaction", "drive satisfaction", "satisfied", "outcome", "result")
+#: How a line on the other rating begins, which is not the writer's.
+EVIDENCE_SAYS = "The evidence supports"
+KEYS = (*_SATISFACTION_KEYS, *_DEPTH_KEYS, *LOOSER_KEYS[:2])
 _HEADINGS = frozenset(
     (
         *_SATISFACTION_KEYS,
@@ -84,19 +86,18 @@ def _told(found: DepthFound) -> tuple[DepthFound, tuple[str, ...]]:
 def _sources(places: Outline) -> Iterator[tuple[str, str]]:
     """Yield (what it is, text) of statements that are about depth and nothing else, the surest first."""
     fields = (*places.front, *places.head)
-    yield from matching((*fields, *places.body, *places.loose), _SATISFACTION_KEYS)
-    yield from matching(fields, _DEPTH_KEYS)
+    yield from matching(fields, (*_SATISFACTION_KEYS, *_DEPTH_KEYS))
     for section in reversed(places.sections):
         if _heading(section) in _HEADINGS:
             yield "section " + section.heading, _first_paragraph(section)
-    yield from matching((*places.body, *places.loose), _DEPTH_KEYS)
+    yield from matching((*places.body, *places.loose), (*_SATISFACTION_KEYS, *_DEPTH_KEYS))
 
 
 def _looser(
     places: Outline, titles: tuple[TitleSays, ...], drives: tuple[DriveLevel, ...]
 ) -> Iterator[DepthFound]:
     """Yield depths from statements that may be about more than depth."""
-    for _, value in matching((*places.front, *places.head, *places.body, *places.loose), _LOOSER_KEYS):
+    for _, value in matching((*places.front, *places.head, *places.body, *places.loose), LOOSER_KEYS):
         if found := _depth_words.leading(value) or _of_events(value, drives):
             yield found
     yield from (DepthFound(title.depth) for title in titles if title.depth is not None)
@@ -144,4 +145,5 @@ def _heading(section: Section) -> str:
 
 
 def _first_paragraph(section: Section) -> str:
-    return section.body.lstrip().replace("\r\n", "\n").split("\n\n", 1)[0]
+    text = section.body.lstrip().replace("\r\n", "\n").split("\n\n", 1)[0]
+    return "" if text.startswith(EVIDENCE_SAYS) else text

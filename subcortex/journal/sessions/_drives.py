@@ -48,7 +48,7 @@ MAIN_KEYS = (
     "impulso",
 )
 #: Keys that name a drive at times: there a name must be known, or in capitals.
-_SIDE_KEYS = (
+SIDE_KEYS = (
     "triggered",
     "triggered by",
     "trigger",
@@ -95,7 +95,7 @@ def drives(
         found = _drive_names.merged((*explicit, *sure))
     else:
         found = _drive_names.merged((*titled, *by_file.drives))
-    side = tuple(_certain(matching((*places.front, *places.head), _SIDE_KEYS)))
+    side = tuple(_certain(matching((*places.front, *places.head), SIDE_KEYS)))
     if not found:
         found = _drive_names.merged(side) or _last_resorts(places)
     elif side:

@@ -1,4 +1,4 @@
-"""Reports and commands of satisfaction in a text: ``Satisfied LEARNING (deep)``, ``drives satisfy CARE full``."""
+"""Satisfactions that a text tells of: ``Satisfied LEARNING (deep)``, ``drives satisfy CARE full``."""
 
 from __future__ import annotations
 

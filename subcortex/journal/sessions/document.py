@@ -98,6 +98,11 @@ def parse(text: str) -> Document:
     return Document(tuple(blocks))
 
 
+def parse_body(text: str) -> tuple[Block, ...]:
+    """Return ``text`` as blocks of a document's inside, where nothing is front matter."""
+    return tuple(_Body(_lines.split(text), 0).blocks())
+
+
 def render(document: Document) -> str:
     """Return the text of ``document``: its lines, joined."""
     return "".join(line for block in document.blocks for line in block.lines)
