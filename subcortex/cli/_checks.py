@@ -91,16 +91,20 @@ def _gpus(hardware: Hardware) -> Check:
 
 
 def _drives(config: Config) -> Check:
-    from subcortex.drives import load_drives
+    from subcortex.drives import KnownDrives, followed
 
     folder = config.drives_dir
     try:
-        drives = load_drives(folder)
+        known = KnownDrives(config)
+        drives = known.current()
+        if known.problem:
+            raise known.problem
     except SubcortexError as error:
         return Check("drives", "fail", error.message, error.hint)
     if not drives:
         return Check("drives", "warn", f"no drive in {folder}", "Set drives.dir, or write one TOML a drive.")
-    return Check("drives", "ok", f"{len(drives)} in {folder}: {', '.join(sorted(drives))}")
+    theirs = f"{folder}, and in the Emergence state {state}" if (state := followed(config)) else str(folder)
+    return Check("drives", "ok", f"{len(drives)} in {theirs}: {', '.join(sorted(drives))}")
 
 
 def _socket_path(config: Config) -> Check:

@@ -24,6 +24,7 @@ COMMANDS = {
     "think": "think",
     "route": "think",
     "thoughts": "thoughts",
+    "drives": "drives",
     "init": "init",
     "hardware": "hardware",
     "doctor": "doctor",
@@ -138,5 +139,5 @@ def cli() -> None:
     A daemon owns the models; `subcortex up` starts it, and so does the first thought. Exit codes:
     0 done, 1 a check failed, 2 wrong usage, 3 configuration, 4 the request, 5 does not fit, 6 an engine
     failed, 7 the deadline, 8 overloaded, 9 no daemon, 10 another daemon is running, 11 the journal,
-    12 cancelled, 13 systemd, 70 a bug, 130 interrupted.
+    12 cancelled, 13 systemd, 14 Emergence, 70 a bug, 130 interrupted.
     """

@@ -129,7 +129,7 @@ def change(
     session_id: str | None = None,
     reason: str | None = None,
 ) -> tuple[DriveRow, DriveRow]:
-    """Bring a drive up to now, change it as ``decide`` says, and record why; returns the row before and after.
+    """Bring a drive up to now, change it as ``decide`` says, record why; returns its rows before and after.
 
     Args:
         session_id: The session it came from; the beginning of its id is enough.
