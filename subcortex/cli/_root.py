@@ -24,6 +24,7 @@ COMMANDS = {
     "think": "think",
     "route": "think",
     "thoughts": "thoughts",
+    "sessions": "sessions",
     "drives": "drives",
     "init": "init",
     "hardware": "hardware",
