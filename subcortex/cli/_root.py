@@ -26,6 +26,7 @@ COMMANDS = {
     "thoughts": "thoughts",
     "sessions": "sessions",
     "drives": "drives",
+    "datasette": "datasette",
     "init": "init",
     "hardware": "hardware",
     "doctor": "doctor",
