@@ -1,1 +1,1 @@
-"""Questions the machine answers about itself (a later issue; see docs/design/roadmap.md)."""
+"""Questions the machine answers about itself; today those that arithmetic alone decides (``arithmetic``)."""
