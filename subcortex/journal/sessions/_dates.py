@@ -94,15 +94,20 @@ _CLOCK = (
     r"[ ]?(?P<half>[ap]\.?m\b\.?)?|[ ]?(?P<half_alone>[ap]\.?m\b\.?))"
 )
 _COMPACT_CLOCK = r"(?P<h>[0-2]\d)-?(?P<min>[0-5]\d)(?:(?P<sec>[0-5]\d))?(?!\d)"
-_ZONE = (
-    r"(?:[ ]{0,2}(?:[-–—]|to|bis)[ ]{0,2}\d{1,2}:\d\d(?::\d\d)?(?:[ ]?[ap]m\b)?)?"
-    r"[ ]{0,2}\(?(?P<zone>(?:UTC|GMT)?[+-]\d{1,2}(?::?\d\d)?(?![\d:-])|[A-Z]{1,4}\b)?"
+#: What may stand between a day and its time.
+_BETWEEN = (
+    r"[ \t]{0,3}(?:\(?(?:mon|tue|wed|thu|fri|sat|sun)[a-z]{0,6}\)?)?[ \t]{0,3}"
+    r"(?:T|,|@|at|um|à|·|\||[-–—]|\(|_)?[ \t]{0,3}(?:~|≈|around |about |ca\.? )?"
 )
-_TIME_AFTER = re.compile(
-    rf"(?:[ ]{{0,3}}(?:T|,|@|at|um|à|·|\||[-–—]|\(|_)?[ ]{{0,3}}){_CLOCK}{_ZONE}", re.IGNORECASE
+_TIME_AFTER = re.compile(_BETWEEN + _CLOCK, re.IGNORECASE)
+_TIME_COMPACT = re.compile(rf"(?:T|_|-|[ ]){_COMPACT_CLOCK}")
+_TIME_ALONE = re.compile(rf"(?<![\d:.]){_CLOCK}", re.IGNORECASE)
+_OFFSET = r"[+-]\d{1,2}(?::?\d\d)?(?![\d:-])"
+_ZONE_NAME = "|".join(sorted((*_ZONES, *_UNCLEAR_ZONES), key=len, reverse=True))
+_ZONE = re.compile(rf"[ ]{{0,2}}\(?((?:UTC|GMT)?{_OFFSET}|(?:{_ZONE_NAME})\b)")
+_UNTIL = re.compile(
+    r"[ ]{0,2}(?:[-–—]|to|bis|→)[ ]{0,2}(?P<h>\d{1,2}):(?P<min>\d\d)(?::\d\d)?(?:[ ]?(?P<half>[AaPp])[Mm]\b)?"
 )
-_TIME_COMPACT = re.compile(rf"(?:T|_|-|[ ]){_COMPACT_CLOCK}{_ZONE}")
-_TIME_ALONE = re.compile(rf"(?<![\d:.]){_CLOCK}{_ZONE}", re.IGNORECASE)
 _EPOCH = re.compile(r"(1\d{9})(\d{3})?(?:\.\d+)?")
 
 
@@ -155,10 +160,11 @@ def find(text: str) -> When | None:
 
 def clock_in(text: str) -> When | None:
     """Return the first time of day in ``text``, which holds one: ``15:08 EST``, ``3pm``, ``1508``."""
-    seen = text[:_SEEN_CHARS]
-    return _clock_alone(seen) or (
-        _time(match, seen) if (match := re.fullmatch(_COMPACT_CLOCK + _ZONE, seen.strip())) else None
-    )
+    seen = text[:_SEEN_CHARS].strip()
+    alone = _clock_alone(seen)
+    if alone is None and (match := re.match(_COMPACT_CLOCK, seen)) is not None:
+        return _time(match, seen)
+    return alone
 
 
 def _day(match: re.Match[str]) -> tuple[date | None, str | None]:
@@ -181,10 +187,12 @@ def _with_time(seen: str, match: re.Match[str], day: date) -> When:
     after = _TIME_AFTER.match(seen, match.end()) or _TIME_COMPACT.match(seen, match.end())
     found = _time(after, seen) if after is not None else None
     if found is not None and after is not None:
-        return When(day, found.clock, found.zone, seen[match.start() : after.end()].rstrip(" ("), found.doubt)
+        end = seen.find(found.written, match.end()) + len(found.written)
+        return When(day, found.clock, found.zone, seen[match.start() : end], found.doubt)
     before = _clock_alone(seen[: match.start()])
-    if before is not None and before.clock is not None and len(seen[: match.start()].strip()) < 40:
-        return When(day, before.clock, before.zone, seen[: match.end()].strip(), before.doubt)
+    if before is not None and before.clock is not None and match.start() < 40:
+        start = seen.find(before.written)
+        return When(day, before.clock, before.zone, seen[start : match.end()], before.doubt)
     return When(day, None, None, match[0])
 
 
@@ -205,24 +213,36 @@ def _time(match: re.Match[str], seen: str) -> When | None:
         return None
     microsecond = int((parts.get("frac") or "0").ljust(6, "0")[:6])
     clock = time(hour, minute, int(parts.get("sec") or 0), microsecond)
-    written = match[0].strip(" (,@-–—|·")
-    zone, doubt = _zone(parts.get("zone") or "")
-    return When(None, clock, zone, written, doubt)
+    zone, end = _zone_behind(seen, match.end(), clock, exact=bool(parts.get("sec")) or "T" in match[0])
+    found, doubt = _zone(zone)
+    return When(None, clock, found, seen[match.start("h") : end], doubt)
+
+
+def _zone_behind(seen: str, at: int, clock: time, *, exact: bool) -> tuple[str, int]:
+    """Return the zone written behind a time, and where it ends.
+
+    Behind a time of program's making (``exact``) ``-05:00`` is an offset; behind a person's, the end of a
+    span if it is later.
+    """
+    until = None if exact else _UNTIL.match(seen, at)
+    if until is not None:
+        hour = int(until["h"]) % 12 + 12 if (until["half"] or "").lower() == "p" else int(until["h"])
+        if (hour, int(until["min"])) > (clock.hour, clock.minute):
+            at = until.end()
+    match = _ZONE.match(seen, at)
+    return (match[1], match.end()) if match is not None else ("", at)
 
 
 def _zone(written: str) -> tuple[tzinfo | None, str | None]:
     if not written:
         return None, None
-    name = written.upper()
-    if name in _ZONES:
-        hours = _ZONES[name]
+    if written in _ZONES:
+        hours = _ZONES[written]
         return (timezone(timedelta(hours=hours)) if hours else UTC), None
-    if name in _UNCLEAR_ZONES:
+    if written in _UNCLEAR_ZONES:
         return None, f"the time zone {written} means several; the time is taken as the writer's own"
-    match = re.fullmatch(r"(?:UTC|GMT)?([+-])(\d{1,2}):?(\d\d)?", name)
-    if match is None:
-        return None, None
-    offset = timedelta(hours=int(match[2]), minutes=int(match[3] or 0))
-    if offset >= timedelta(hours=24):
+    match = re.fullmatch(r"(?:UTC|GMT)?([+-])(\d{1,2}):?(\d\d)?", written)
+    offset = timedelta(hours=int(match[2]), minutes=int(match[3] or 0)) if match else timedelta(days=1)
+    if match is None or offset >= timedelta(hours=24):
         return None, f"{written} is no offset from UTC"
     return (timezone(-offset if match[1] == "-" else offset) if offset else UTC), None

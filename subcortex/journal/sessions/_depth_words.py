@@ -56,6 +56,7 @@ _ALONE = re.compile(
 _NEGATED = re.compile(
     r"\b(?:not|never|no|isn't|wasn't|nor|without|less than|more than)\b[^.;,—–]{0,20}$", re.IGNORECASE
 )
+_ENCLOSED = re.compile(rf"[(\[](?:auto-)?({_CLEAR}|none)\b", re.IGNORECASE)
 _LETTER = re.compile(r"\W*([smdf])\W*", re.IGNORECASE)
 _PROSE_AFTER = re.compile(r"[*_]{0,2}[ ](?:of|the|day|stop|house|time)\b", re.IGNORECASE)
 _REASON_MARKS = " \t\r\n*_—–-:.,;)>→|"
@@ -109,6 +110,12 @@ def letter(text: str) -> DepthFound | None:
     """Return the depth of a value or argument that is one letter, as Emergence's command takes it."""
     match = _LETTER.fullmatch(text[:16]) if len(text) <= 16 else None
     return DepthFound(_LETTERS[match[1].lower()]) if match else None
+
+
+def enclosed(text: str) -> DepthFound | None:
+    """Return the one depth that stands in parentheses or brackets in ``text``."""
+    found = {match[1].lower() for match in _ENCLOSED.finditer(text[:_SEEN_CHARS])}
+    return DepthFound(_WORDS[found.pop()]) if len(found) == 1 else None
 
 
 def mentioned(text: str) -> DepthFound | None:

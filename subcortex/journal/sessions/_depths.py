@@ -87,10 +87,17 @@ def _sources(places: Outline) -> Iterator[tuple[str, str]]:
     """Yield (what it is, text) of statements that are about depth and nothing else, the surest first."""
     fields = (*places.front, *places.head)
     yield from matching(fields, (*_SATISFACTION_KEYS, *_DEPTH_KEYS))
-    for section in reversed(places.sections):
+    for place in range(len(places.sections) - 1, -1, -1):
+        section = places.sections[place]
         if _heading(section) in _HEADINGS:
+            below = places.sections[place + 1 : place + 2]
+            if not section.body and below and below[0].level > section.level:
+                section = below[0]
             yield "section " + section.heading, _first_paragraph(section)
-    yield from matching((*places.body, *places.loose), (*_SATISFACTION_KEYS, *_DEPTH_KEYS))
+    # The last one: what comes earlier in the sections may be about what was read.
+    yield from reversed(
+        matching((*places.loose, *places.body), (*_DEPTH_KEYS, *reversed(_SATISFACTION_KEYS)))
+    )
 
 
 def _looser(
@@ -98,7 +105,10 @@ def _looser(
 ) -> Iterator[DepthFound]:
     """Yield depths from statements that may be about more than depth."""
     for _, value in matching((*places.front, *places.head, *places.body, *places.loose), LOOSER_KEYS):
-        if found := _depth_words.leading(value) or _of_events(value, drives):
+        if found := _depth_words.leading(value) or _of_events(value, drives) or _beside(value, drives):
+            yield found
+    for key, value in (*places.front, *places.head, *places.body, *places.loose):
+        if "satisf" in key.lower() and (found := _beside(value, drives)):
             yield found
     yield from (DepthFound(title.depth) for title in titles if title.depth is not None)
     for section in reversed(places.sections):
@@ -108,13 +118,16 @@ def _looser(
             _, _, behind = section.heading.partition(":")
             if not behind:
                 _, _, behind = section.heading.replace("–", "—").replace("(", "—").partition("—")
-            if found := _depth_words.leading(behind):
+            if found := _depth_words.leading(behind) or _beside(behind, drives):
                 yield found
+        elif section.level and "satisf" in heading and (found := _beside(section.heading, drives)):
+            yield found
         if heading in _LOOSER_HEADINGS:
             text = _first_paragraph(section)
             if (
                 found := _of_events(text, drives)
                 or _depth_words.leading(text)
+                or _beside(text, drives)
                 or _depth_words.mentioned(text)
             ):
                 yield found
@@ -123,7 +136,12 @@ def _looser(
 
 
 def _of_text(text: str, drives: tuple[DriveLevel, ...]) -> DepthFound | None:
-    return _of_events(text, drives) or _depth_words.mentioned(text)
+    return _of_events(text, drives) or _beside(text, drives) or _depth_words.mentioned(text)
+
+
+def _beside(text: str, drives: tuple[DriveLevel, ...]) -> DepthFound | None:
+    """Return the depth written beside a drive's name, or in parentheses: ``CARE: deep``, ``Yes (deep)``."""
+    return _of_depths(list(_satisfied.beside(text)), drives) or _depth_words.enclosed(text)
 
 
 def _of_events(text: str, drives: tuple[DriveLevel, ...]) -> DepthFound | None:

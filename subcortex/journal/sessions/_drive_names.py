@@ -19,12 +19,13 @@ KNOWN = _words(
     " CREATIVITY EXPLORATION REFLECTION CONNECTION NOVELTY_SEEKING DEEP_WORK FIRST_LIGHT"
 )
 #: Capitals in titles and file names that are no drives.
-_NOT_DRIVES = _words(
+NOT_DRIVES = _words(
     "GPU GPUS CPU RAM VRAM KV TP PP DP AI ML LLM LLMS API APIS REST_API CUDA NCCL NVLINK PCIE VLLM GGUF"
     " GPTQ AWQ YAML JSON HTML CSS SQL SQLITE HTTP README TODO NOTE NOTES LOG LOGS DONE WIP FAQ TIL SESSION"
     " SESSIONS DRIVE DRIVES SATISFACTION DEFERRAL DEFERRED DEFER SUMMARY UTC GMT EST EDT PST PDT CET CEST"
     " BST AM PM OK NONE NA TBD UNKNOWN MANUAL CRON HEARTBEAT TEST DRAFT FINAL COPY AUTONOMOUS CHOICE AUTO"
-    " MODE MORNING EVENING NIGHT AFTERNOON IMPORTANT WARNING DATE TIME TOPIC ID OF THE AND OR A I"
+    " MODE MORNING EVENING NIGHT AFTERNOON"
+    " SHALLOW MODERATE DEEP FULL IMPORTANT WARNING DATE TIME TOPIC ID OF THE AND OR A I"
 )
 _NONE = _words(
     "none no null nil n/a na - – — unknown tbd manual cron heartbeat drive choice user human self timer"
@@ -38,6 +39,8 @@ _BREAKS = re.compile(
     r"\s*(?:,|;|→|⟶|➜|->|=>|\+|&|\||\n|•|·|\band\b|\bthen\b|\bund\b|\by\b|\bet\b|(?<=[^\W\d_])\s*/\s*(?=[^\W\d_]))\s*"
 )
 _COUNTED = re.compile(r"\s*\d+\s+drives?\b[^(\[:]{0,20}[(\[:](.*)", re.IGNORECASE | re.DOTALL)
+_STRUCK = re.compile(r"~~[^~\n]{1,80}~~")
+_OTHER_LABELS = _words("level pressure threshold percent priority reason valence band state status trigger")
 _LABEL = re.compile(r"(?:name|drive|id|main|primary|secondary|triggered(?: by)?)\s*[:=]\s*", re.IGNORECASE)
 _ENDS_NAME = re.compile(
     r"[(\[{:#<=]|\s[-–—@]+\s|\s@|\s\d|\s(?:at|was|is|drive|session|level|triggered|pressure|for|from|by)\b|—|–",
@@ -71,7 +74,12 @@ def is_known(name: str, known: frozenset[str] = KNOWN) -> bool:
 
 def looks_like_drive(word: str) -> bool:
     """Whether a word has a drive's shape: capitals, at least three, and no other word that is so written."""
-    return word.isupper() and _UPPER.fullmatch(word) is not None and word not in _NOT_DRIVES
+    return (
+        word.isupper()
+        and not word.isdigit()
+        and _UPPER.fullmatch(word) is not None
+        and word not in NOT_DRIVES
+    )
 
 
 def says_none(text: str) -> bool:
@@ -86,7 +94,7 @@ def levels(text: str) -> tuple[DriveLevel, ...]:
     ``CURIOSITY (104%) → LEARNING``, ``[SOCIAL (112%), CARE (92%)]``, ``2 drives (REST 118%, CARE 101%)``,
     ``Deep Work at 103%``. What follows the first is taken only if it looks like a drive.
     """
-    seen = text[:_SEEN_CHARS]
+    seen = _STRUCK.sub("", text[:_SEEN_CHARS])
     counted = _COUNTED.fullmatch(seen)
     if counted is not None:
         seen = counted[1]
@@ -97,7 +105,11 @@ def levels(text: str) -> tuple[DriveLevel, ...]:
         if says_none(piece):
             continue
         one = _one(piece, first=place == 0 and not found)
-        if one is not None:
+        if one is not None and one.name.lower() in _OTHER_LABELS:
+            # Nested: "name: SOCIAL", then "level: 116%".
+            if found and found[-1].level_percent is None and one.name in ("LEVEL", "PERCENT"):
+                found[-1] = replace(found[-1], level_percent=one.level_percent)
+        elif one is not None:
             found.append(one)
     return merged(found)
 
@@ -159,7 +171,7 @@ def _one(piece: str, *, first: bool) -> DriveLevel | None:
     match = _NAME.fullmatch(written)
     if match is None or written.lower() in _NONE:
         return None
-    sure = is_known(written) or (written.isupper() and (first or canonical(written) not in _NOT_DRIVES))
+    sure = is_known(written) or (written.isupper() and (first or canonical(written) not in NOT_DRIVES))
     if not sure:
         head = written.split()[0]
         if is_known(head) and head.isupper():

@@ -68,6 +68,10 @@ _LEVEL_KEYS = (
     "pressure before",
     "trigger level",
 )
+#: ``triggered by CURIOSITY``, ``my CARE drive``, in the words before the first section.
+_IN_PROSE = re.compile(
+    r"\b(?:(?:triggered|driven) by|drive was|for) (?:the |my )?(?P<name>[^\W\d_][\w-]{2,40})\b"
+)
 
 
 def explicit_names(places: Outline) -> frozenset[str]:
@@ -89,7 +93,7 @@ def drives(
         # Beside a named drive, a title or file adds only what is certainly one.
         sure = [
             drive
-            for drive in (*titled, *by_file.drives)
+            for drive in (*titled, *(by_file.drives if by_file.only_drives else ()))
             if _drive_names.is_known(drive.name) or drive.name in {known.name for known in explicit}
         ]
         found = _drive_names.merged((*explicit, *sure))
@@ -103,6 +107,8 @@ def drives(
         found = _drive_names.merged(
             (*found, *(levels[drive.name] for drive in found if drive.name in levels))
         )
+    told = {drive.name: drive for drive in _certain(matching((*places.loose, *places.body), MAIN_KEYS))}
+    found = _drive_names.merged((*found, *(told[drive.name] for drive in found if drive.name in told)))
     doubts = tuple(
         f"the {key} {value[:60]!r} names no drive that can be read"
         for key, value in matching((*places.front, *places.head), MAIN_KEYS[:2])
@@ -130,6 +136,14 @@ def _last_resorts(places: Outline) -> tuple[DriveLevel, ...]:
     loose = tuple(_certain(matching((*places.loose, *places.body), MAIN_KEYS)))
     if loose:
         return _drive_names.merged(loose)
+    prose = [
+        DriveLevel(_drive_names.canonical(match["name"]), _drive_names.level_in(line[match.start() :]))
+        for line in places.head_lines[:10]
+        for match in _IN_PROSE.finditer(line)
+        if match["name"].isupper() and _drive_names.looks_like_drive(match["name"])
+    ]
+    if prose:
+        return _drive_names.merged(prose)
     headed = [
         drive
         for section in places.sections[:50]

@@ -20,6 +20,8 @@ _BOLD_KEY = re.compile(
     rf"\*\*{_KEY}:\*\*|\*\*{_KEY}\*\*[ \t]?:|__(?!\s)([^_:]{{1,80}}):__|__(?!\s)([^_:]{{1,80}})__:"
 )
 _LIGHT_KEY = re.compile(rf"\*{_KEY}:\*(?!\*)|\*{_KEY}\*:")
+#: ``**Key: value**``, the line being nothing else.
+_ALL_BOLD = re.compile(rf"(?:\*\*|__){_KEY}:[ \t]+([^*]{{1,400}}?)(?:\*\*|__)[ \t]*")
 #: What may stand before a field: quote marks, bullets, check boxes, pictures; no letter, digit or mark-up.
 _BEFORE_FIELD = re.compile(r"[^\w*\[\]`<#|]{0,12}(?:\*[ \t]+)?(?:\[[ xX]\] )?")
 _BETWEEN_FIELDS = " \t|·•;,–—-"
@@ -101,6 +103,8 @@ def bold_fields(line: str) -> tuple[tuple[str, str], ...]:
     seen, rest = line[at:SEEN_CHARS], line[SEEN_CHARS:]
     first = _BOLD_KEY.match(seen)
     if first is None:
+        if (whole := _ALL_BOLD.fullmatch(seen)) is not None and not rest:
+            return ((whole[1].strip(), whole[2].strip()),)
         light = _LIGHT_KEY.match(seen)
         if light is None:
             return ()

@@ -139,8 +139,12 @@ def _elsewhere(places: Outline, titles: tuple[TitleSays, ...]) -> Iterator[When]
     for _, value in matching(places.body, KEYS):
         if (when := _dates.find(value)) is not None and when.day is not None:
             yield when
-    for section in places.sections[:50]:
-        if section.level <= 2 and (when := _dates.find(section.heading)) is not None and when.day is not None:
+    for place, section in enumerate(places.sections[:50]):
+        if (
+            (section.level <= 2 or place == 0)
+            and (when := _dates.find(section.heading)) is not None
+            and when.day is not None
+        ):
             yield when
     for line in places.last_lines:
         if _FOOTER.match(line) and (when := _dates.find(line)) is not None and when.day is not None:

@@ -14,15 +14,14 @@ from subcortex.journal.sessions.document import (
     Fields,
     FrontMatter,
     Heading,
-    Opaque,
     Paragraph,
-    Rule,
 )
 
 Pair = tuple[str, str]
 
 _DRESS = " \t>*_-+•·|`"
 _SHORT_CHARS = 200
+_BOLD_LINE = re.compile(r"\s{0,3}(?:\*\*|__)([^*_]{2,60})(?:\*\*|__)\s{0,8}")
 #: What a heading below level 1 has to say to be the title of a text without one.
 _TITLE = re.compile(r"\bsession|\bdrive\b|satisfaction|deferral|\d{4}-\d\d-\d\d|\d{1,3}\s?%", re.IGNORECASE)
 
@@ -104,9 +103,16 @@ def outline(document: Document) -> Outline:
             pairs = list(block.pairs)
             if not pairs[-1][1]:
                 pairs[-1] = (pairs[-1][0], _below(blocks, place))
-            (head if in_head else body).extend(pairs)
+            if in_head:
+                head.extend(pairs)
+            elif not block.lines[0].lstrip().startswith(">"):
+                # What is quoted in a section is somebody else's.
+                body.extend(pairs)
         elif isinstance(block, Paragraph):
             loose.extend(_loose(block))
+            if len(block.lines) == 1 and (bold := _BOLD_LINE.fullmatch(_lines.bare(block.lines[0]))):
+                # A heading in all but the marks.
+                loose.append((bold[1], _below(blocks, place)))
             if in_head:
                 head_lines.extend(_short(block))
     last = next((block for block in reversed(blocks) if isinstance(block, Paragraph)), None)
@@ -151,6 +157,8 @@ def _loose(block: Paragraph) -> Iterator[Pair]:
         yield from _table([_lines.bare(line) for line in block.lines])
         return
     for line in block.lines:
+        if line.lstrip().startswith(">"):
+            continue
         bare = _lines.bare(line)[: _lines.SEEN_CHARS].strip(_DRESS)
         # Several on a line, as in a footer: *Drive: CARE | Depth: deep*
         for part in re.split(r" [|·•] ", bare) if len(bare) < _SHORT_CHARS else (bare,):
@@ -208,6 +216,3 @@ def _section(
         yield Section(
             level, heading, body, first_line if level else first_line + start, tuple(t for _, t in above)
         )
-
-
-__all__ = ["Opaque", "Outline", "Pair", "Rule", "Section", "outline"]

@@ -23,10 +23,22 @@ _PASSIVE = re.compile(
     rf"{_NAME}(?:\s{{1,3}}drive)?\s{{1,3}}(?:is\s|was\s)?satisfied\b[^.\n]{{0,60}}?(?:\(|\[|:|—|–|-|,|at\s|→|as\s)\s{{0,3}}{_DEPTH}",
     re.IGNORECASE,
 )
+_CALL = re.compile(
+    r"satisfy_drive\([^)\n]{0,40}?[\"'](?P<drive>[^\W\d_]\w{1,63})[\"'],\s{0,3}"
+    r"(?:depth=)?[\"'](?P<depth>\w{1,12})[\"']"
+)
+_COMPLETE = re.compile(rf"drives\s{{1,3}}complete\s{{1,3}}{_NAME}(?P<depth>)", re.IGNORECASE)
+_BESIDE = re.compile(
+    rf"{_NAME}(?:\s{{1,3}}(?:drive|satisfaction|satisfied|depth|at|to))?[\s:—–→>=(\[*_`|-]{{1,8}}(?:\d{{1,3}}%\)?\W{{1,4}})?{_DEPTH}",
+    re.IGNORECASE,
+)
 _ADVICE = re.compile(
     r"(?:\buse|\bexample|e\.g\.|\busage|\brun|\btry|\bfor more|\bcould|\bwould|\bor)\b[^.]{0,40}$",
     re.IGNORECASE,
 )
+
+
+_TELLS = re.compile(r"satisf|drives\s{1,3}complete", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +57,30 @@ def events(places: Outline) -> Iterator[Event]:
 
 def events_in(text: str) -> Iterator[Event]:
     """Yield the satisfactions that ``text`` tells of. Advice on how one would be had is none."""
-    if "atisf" not in text and "ATISF" not in text:
+    if not _TELLS.search(text):
         return
     for line in _lines.split(text):
-        if "atisf" not in line and "ATISF" not in line:
+        if not _TELLS.search(line):
             continue
         seen = line[: _lines.SEEN_CHARS]
-        for pattern in (_COMMAND, _REPORT, _PASSIVE):
+        for pattern in (_COMMAND, _REPORT, _PASSIVE, _CALL, _COMPLETE):
             for match in pattern.finditer(seen):
                 name, depth = match["drive"], match["depth"]
                 if not (_drive_names.is_known(name) or _drive_names.looks_like_drive(name)):
                     continue
-                if pattern is _COMMAND and _ADVICE.search(seen[max(match.start() - 60, 0) : match.start()]):
+                if pattern in (_COMMAND, _COMPLETE) and _ADVICE.search(
+                    seen[max(match.start() - 60, 0) : match.start()]
+                ):
                     continue
                 yield Event(_drive_names.canonical(name), _depth(depth))
+
+
+def beside(text: str) -> Iterator[Event]:
+    """Yield drives with a depth written beside them, where ``text`` is about satisfaction: ``CARE: deep``."""
+    for match in _BESIDE.finditer(text[: _lines.SEEN_CHARS]):
+        name = match["drive"]
+        if len(match["depth"]) > 1 and (_drive_names.is_known(name) or _drive_names.looks_like_drive(name)):
+            yield Event(_drive_names.canonical(name), _depth(match["depth"]))
 
 
 def _depth(word: str | None) -> Depth | None:
