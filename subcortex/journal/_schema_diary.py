@@ -99,7 +99,8 @@ def step_006_board(db: Database) -> None:
 
     A gap is linked to the session that raised it and the one that closed it; a claim to the fact that decided
     it. ``key`` is what makes the same question or statement of the same session the same row. A claim's
-    figures are read to a quantity, a subject and a unit, so that a fact about the same can decide them.
+    figures are read to a quantity, a subject and a unit, so that a fact about the same can decide them; their
+    ends have the writing's own rounding in them, and are null where it bounds one side only.
     """
     db.execute("""
         CREATE TABLE facts (
@@ -147,6 +148,7 @@ def step_006_board(db: Database) -> None:
             key TEXT NOT NULL UNIQUE,
             at TEXT NOT NULL,
             statement TEXT NOT NULL,
+            kind TEXT NOT NULL CHECK (kind IN ('statement', 'figure', 'fits', 'result')),
             topic TEXT,
             state TEXT NOT NULL CHECK (state IN ('claimed', 'confirmed', 'refuted', 'expired')),
             found_by TEXT NOT NULL CHECK (found_by IN ('rule', 'thought', 'person', 'experiment')),
@@ -164,8 +166,8 @@ def step_006_board(db: Database) -> None:
             quantity TEXT,
             subject TEXT,
             value REAL NOT NULL,
-            low REAL NOT NULL,
-            high REAL NOT NULL,
+            low REAL,
+            high REAL,
             unit TEXT,
             PRIMARY KEY (claim_id, place)
         ) WITHOUT ROWID""")

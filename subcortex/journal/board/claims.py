@@ -43,9 +43,9 @@ _ALONE = re.compile(r"single|alone|one gpu|each gpu", re.IGNORECASE)
 _HYPOTHETIC = re.compile(r"(?:assum\w*|e\.g\.|for example|suppose|say|target\w*)[ ,:(~]{0,4}$", re.IGNORECASE)
 #: Fields that say when and how a session was held, not how the world is.
 _FIELD = re.compile(
-    r"(?:date|time|estimated time|time spent|duration|drives?|pressure|level|threshold|depth|"
-    r"satisfaction(?: depth)?|mode|trigger(?:ed)?|timestamp|session|day|status|priority|confidence(?: level)?[^:]{0,12}|"
-    r"deadline|goal|prerequisites|deliverables|started|ended|next|completed|previous)[ ]{0,2}:",
+    r"(?:date|time|estimated time|time spent|duration|drives?|pressure|level|threshold|depth|mode|day|goal|"
+    r"satisfaction(?: depth)?|trigger(?:ed)?|timestamp|session|status|priority|deadline|prerequisites|"
+    r"confidence(?: level)?[^:]{0,12}|deliverables|started|ended|next|completed|previous)[ ]{0,2}:",
     re.IGNORECASE,
 )
 _TIME_OF_DAY = re.compile(r"[0-9]{1,2}:[0-9]{2}")
