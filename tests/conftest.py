@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -18,6 +19,10 @@ from subcortex.types import Status, TierState
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "testbed" / "models"
+
+# No test follows the Emergence state of whoever runs it; daemons that tests start take this over.
+os.environ["EMERGENCE_STATE"] = "/nonexistent"
+os.environ.pop("EMERGENCE_CONFIG", None)
 
 TESTBED = """
 [subcortex]

@@ -179,10 +179,10 @@ def _read(folder: Path) -> EmergenceState:
     left_out = []
     tables = [found if isinstance(found := part.get("drives"), dict) else {} for part in (first, second)]
     for name in dict.fromkeys([*tables[0], *tables[1]]):
-        keys: dict[str, Any] = {}
-        for table in tables:
-            found = table.get(name)
-            keys |= found if isinstance(found, dict) else {}
+        is_, has = (found if isinstance(found := table.get(name), dict) else {} for table in tables)
+        # The daemon cuts descriptions short where it keeps the state.
+        described = is_.get("description") or has.get("description")
+        keys = {**is_, **has, "description": described}
         problem = _unusable(name)
         if problem:
             left_out.append(f"{name[:40]!r}: {problem}")

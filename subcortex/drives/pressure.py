@@ -192,7 +192,7 @@ def _urgency(found: Level) -> tuple[float, datetime, str]:
 
 
 def _raised(pressure: float, gained: float, drive: Drive) -> float:
-    ceiling = drive.threshold * CEILING_PERCENT / 100.0
+    ceiling = drive.threshold * (CEILING_PERCENT / 100.0)
     return max(pressure, min(pressure + gained, ceiling))
 
 
