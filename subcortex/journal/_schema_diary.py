@@ -177,6 +177,7 @@ def step_006_board(db: Database) -> None:
     db.execute("CREATE INDEX gaps_by_closing ON gaps (closed_by) WHERE closed_by IS NOT NULL")
     db.execute("CREATE INDEX claims_by_state ON claims (state)")
     db.execute("CREATE INDEX claims_by_session ON claims (session_id)")
+    db.execute("CREATE INDEX claims_by_fact ON claims (fact_id) WHERE fact_id IS NOT NULL")
     db.execute("CREATE INDEX claim_figures_by_quantity ON claim_figures (quantity, subject)")
 
 
