@@ -26,6 +26,8 @@ COMMANDS = {
     "thoughts": "thoughts",
     "sessions": "sessions",
     "drives": "drives",
+    "gaps": "gaps",
+    "claims": "claims",
     "datasette": "datasette",
     "init": "init",
     "hardware": "hardware",

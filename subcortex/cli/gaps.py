@@ -1,0 +1,224 @@
+"""``gaps``: the questions that sessions left open; list, show, answer or drop them, or have more found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from subcortex.cli import _output
+from subcortex.cli._board import board_of, fields, nothing, when
+from subcortex.cli._options import TierName, common_options, load_config
+from subcortex.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from subcortex.journal.board import Gap
+    from subcortex.journal.diary.board_records import GapRecord
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+_STATES = ("open", "planned", "answered", "dropped")
+_FILTERS = ("state", "kind", "session")
+
+
+def _filters(function: _Decorated) -> _Decorated:
+    function = common_options(function)
+    for decorate in reversed(
+        (
+            click.option("--state", type=click.Choice(_STATES), help="Only those that stand so."),
+            click.option("--kind", help="Only of this kind, e.g. interconnect."),
+            click.option("--session", metavar="ID", help="Only those that this session raised."),
+            click.option(
+                "-n", "--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most."
+            ),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+@click.group("gaps", invoke_without_command=True)
+@click.pass_context
+@_filters
+def gaps_command(ctx: click.Context, /, **options: Any) -> None:
+    """Read the questions that sessions left open, and close them.
+
+    Without a subcommand, lists them, those still asked first.
+    """
+    if ctx.invoked_subcommand is None:
+        _list(**options)
+        return
+    given = [name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        raise click.UsageError(f"options go after `{ctx.invoked_subcommand}`: {', '.join(given)}", ctx)
+
+
+@gaps_command.command("list")
+@_filters
+def _list_command(**options: Any) -> None:
+    """List questions, those still asked first."""
+    _list(**options)
+
+
+@gaps_command.command("show")
+@click.argument("gap_id", metavar="ID")
+@common_options
+def _show_command(config_file: Path | None, as_json: bool, gap_id: str) -> None:
+    """Show one question whole; the beginning of its ID is enough."""
+    from subcortex.journal.diary import board_queries
+
+    with board_of(load_config(config_file)) as diary:
+        if diary is None:
+            raise nothing("question", gap_id)
+        _show(board_queries.gap(diary, gap_id), as_json)
+
+
+@gaps_command.command("answer")
+@click.argument("gap_id", metavar="ID")
+@click.argument("text")
+@click.option("--session", metavar="ID", help="The session that closed it.")
+@common_options
+def _answer_command(
+    config_file: Path | None, as_json: bool, gap_id: str, text: str, session: str | None
+) -> None:
+    """Answer a question with TEXT."""
+    from subcortex.journal.diary import board
+
+    with board_of(load_config(config_file)) as diary:
+        if diary is None:
+            raise nothing("question", gap_id)
+        _show(board.answer(diary, gap_id, text, session_id=_session(diary, session)), as_json)
+
+
+@gaps_command.command("drop")
+@click.argument("gap_id", metavar="ID")
+@click.option("--reason", required=True, help="Why nobody needs to know.")
+@common_options
+def _drop_command(config_file: Path | None, as_json: bool, gap_id: str, reason: str) -> None:
+    """Give a question up, and keep why."""
+    from subcortex.journal.diary import board
+
+    with board_of(load_config(config_file)) as diary:
+        if diary is None:
+            raise nothing("question", gap_id)
+        _show(board.drop(diary, gap_id, reason), as_json)
+
+
+@gaps_command.command("find")
+@click.argument("session", metavar="SESSION")
+@click.option("--think", is_flag=True, help="Also ask a model, where the rules find nothing.")
+@click.option("--tier", type=TierName(), help="Which one; routed if not named.")
+@common_options
+def _find_command(
+    config_file: Path | None, as_json: bool, session: str, think: bool, tier: str | None
+) -> None:
+    """Read a session's questions and claims again, by rules; with --think by a model too.
+
+    What a model finds is marked as found by a thought. It is asked only where the rules find no question.
+    """
+    from subcortex.journal.board import gaps_in
+    from subcortex.journal.diary import board, board_queries, session_queries
+    from subcortex.mind.board import from_thought, note_session
+
+    config = load_config(config_file)
+    with board_of(config) as diary:
+        record = session_queries.session(diary, session) if diary else None
+        if diary is None or record is None:
+            raise nothing("session", session)
+        note_session(diary, record.id, record.text)
+        known = gaps_in(record.text)
+        if think and not known:
+            found = from_thought(_thought(config_file, record.text, tier), record.text, known)
+            board.record(diary, record.id, found, ())
+        _say(board_queries.gaps(diary, session_id=record.id), as_json, narrowed=True)
+
+
+def _thought(config_file: Path | None, text: str, tier: str | None) -> Any:
+    from subcortex.client import Client, think
+    from subcortex.mind.board import Questions, prompt_for
+
+    client = Client(load_config(config_file))
+    thought = think(prompt_for(text), schema=Questions, client=client, max_tokens=800, tier=tier)
+    return thought.parsed
+
+
+def _session(diary: Any, session_id: str | None) -> str | None:
+    """Return the whole id of a session; InvalidRequest for none, or several."""
+    from subcortex.journal.diary import session_queries
+
+    if session_id is None:
+        return None
+    found = session_queries.session(diary, session_id)
+    if found is None:
+        raise nothing("session", session_id)
+    return found.id
+
+
+def _list(*, config_file: Path | None, as_json: bool, session: str | None, **filters: Any) -> None:
+    from subcortex.journal.board import KINDS
+    from subcortex.journal.diary import board_queries
+
+    if filters["kind"] is not None and filters["kind"] not in KINDS:
+        raise InvalidRequest(
+            f"no kind of question is called {filters['kind']!r}",
+            hint=f"Known: {', '.join(KINDS)}.",
+            param="kind",
+        )
+    with board_of(load_config(config_file)) as diary:
+        found = []
+        if diary is not None:
+            found = board_queries.gaps(diary, session_id=_session(diary, session), **filters)
+        narrowed = session is not None or any(filters[name] for name in _FILTERS if name in filters)
+        _say(found, as_json, narrowed=narrowed)
+
+
+def _say(found: list[GapRecord], as_json: bool, *, narrowed: bool) -> None:
+    if as_json:
+        counted = {state: sum(gap.state == state for gap in found) for state in _STATES}
+        _output.print_json({**counted, "gaps": found})
+        return
+    if not found:
+        _output.note("no questions match" if narrowed else "no questions yet")
+        return
+    width = max(_output.terminal_columns() - 54, 24)
+    rows = [
+        [
+            gap.id[:16],
+            gap.state,
+            gap.kind or "-",
+            when(gap.at),
+            _output.clipped(_output.inert(_asked(gap)), width),
+        ]
+        for gap in found
+    ]
+    for line in _output.table(("ID", "STATE", "KIND", "FOUND", "QUESTION"), rows):
+        _output.say(line)
+
+
+def _asked(gap: GapRecord | Gap) -> str:
+    return f"{gap.topic}: {gap.question}" if gap.topic else gap.question
+
+
+def _show(gap: GapRecord, as_json: bool) -> None:
+    if as_json:
+        _output.print_json(gap)
+        return
+    _output.say(_output.inert(gap.question))
+    _output.say()
+    where = ", ".join(part for part in (gap.section, f"line {gap.line}" if gap.line else "") if part)
+    fields(
+        ("id", gap.id),
+        ("topic", gap.topic),
+        ("kind", gap.kind),
+        ("state", gap.state),
+        ("found by", gap.found_by),
+        ("found", gap.at.astimezone().isoformat(timespec="seconds")),
+        ("session", gap.session_id),
+        ("where", where),
+        ("closed", gap.closed_at.astimezone().isoformat(timespec="seconds") if gap.closed_at else None),
+        ("closed by", gap.closed_by),
+        ("fact", gap.fact_id),
+        ("reason" if gap.state == "dropped" else "answer", gap.answer),
+    )
