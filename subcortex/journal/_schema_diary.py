@@ -83,7 +83,8 @@ def step_005_sessions(db: Database) -> None:
     db.execute("CREATE INDEX session_entries_by_session ON session_entries (session_id)")
     db.execute("""
         CREATE VIRTUAL TABLE sessions_fts USING fts5 (
-            text, content = 'sessions', content_rowid = 'seq', tokenize = 'unicode61 remove_diacritics 2'
+            text, content = 'sessions', content_rowid = 'seq', prefix = '2 3',
+            tokenize = 'unicode61 remove_diacritics 2'
         )""")
     add = "INSERT INTO sessions_fts (rowid, text) VALUES (new.seq, new.text);"
     remove = "INSERT INTO sessions_fts (sessions_fts, rowid, text) VALUES ('delete', old.seq, old.text);"

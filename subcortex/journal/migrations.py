@@ -29,6 +29,7 @@ _STEPS: tuple[Callable[[Database], None], ...] = (
     _schema_diary.step_006_board,
     _schema_diary.step_007_drives,
     _schema_views.step_008_views,
+    _schema_views.step_009_beginnings,
 )
 
 #: Version of the schema that this program writes.
