@@ -69,7 +69,7 @@ class ThinkRequest(_Model):
 
     Args:
         messages: Chat messages in OpenAI's shape; at least one, with some text in the last.
-        drive: Name of the drive behind the thought (``drives/*.toml``), any case.
+        drive: Name of the drive behind the thought (``drives/*.toml``, or an Emergence state's), any case.
         tier: Force this tier; a forced thought never degrades.
         complexity: Override of the scored complexity, 0 to 1.
         response_schema: JSON Schema that the answer must obey, enforced by the engine.

@@ -285,7 +285,8 @@ class Subcortex:
         return thinking
 
     def _decide(self, request: ThinkRequest) -> tuple[Decision, str | None]:
-        return decide_request(self.config, self.drives.current(), request, self._views())
+        drives = self.drives.current() if request.drive else {}
+        return decide_request(self.config, drives, request, self._views())
 
     def _views(self) -> list[TierView]:
         return [
