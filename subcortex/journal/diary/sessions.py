@@ -347,11 +347,13 @@ def _add(conn: sqlite3.Connection, item: Given, file: str | None, now: datetime)
 
 
 def _known(conn: sqlite3.Connection, digest: str, file: str | None, source: str | None) -> sqlite3.Row | None:
+    found = conn.execute("SELECT id, file, source FROM sessions WHERE digest = ?", (digest,)).fetchall()
+    if not found:
+        return None
     names = {_last_part(name) for name in (file, source) if name is not None}
     if file is not None and source is None:
         # Its own name may have been taken when it came first.
         names |= {_last_part(rows.numbered(file, suffix)) for suffix in _suffixes(digest)}
-    found = conn.execute("SELECT id, file, source FROM sessions WHERE digest = ?", (digest,))
     for row in found:
         theirs = {_last_part(name) for name in (row["file"], row["source"]) if name is not None}
         if names & theirs:
@@ -381,8 +383,8 @@ def _last_part(name: str) -> str:
 
 
 def _free_file(conn: sqlite3.Connection, file: str, digest: str, session_id: str) -> str:
-    suffixes = [*_suffixes(digest), session_id]
-    for name in (file, *(rows.numbered(file, suffix) for suffix in suffixes)):
+    for suffix in (None, *_suffixes(digest), session_id):
+        name = rows.numbered(file, suffix) if suffix is not None else file
         if conn.execute("SELECT 1 FROM sessions WHERE file = ?", (name,)).fetchone() is None:
             return name
     raise InvalidRequest(f"every name like {file!r} is taken", hint="Give another.", param="file")
