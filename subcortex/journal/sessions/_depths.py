@@ -36,6 +36,9 @@ LOOSER_KEYS = ("satisfaction", "drive satisfaction", "satisfied", "outcome", "re
 #: How a line on the other rating begins, which is not the writer's.
 EVIDENCE_SAYS = "The evidence supports"
 KEYS = (*_SATISFACTION_KEYS, *_DEPTH_KEYS, *LOOSER_KEYS[:2])
+_HEADING_CHARS = 120
+#: A depth stands near the end; only a hostile text has more sections than this.
+_LAST_SECTIONS = 300
 _HEADINGS = frozenset(
     (
         *_SATISFACTION_KEYS,
@@ -49,6 +52,7 @@ _HEADINGS = frozenset(
         "depth check",
     )
 )
+_BODY_CHARS = 20_000
 _LOOSER_HEADINGS = frozenset(
     (
         "satisfaction",
@@ -87,10 +91,11 @@ def _sources(places: Outline) -> Iterator[tuple[str, str]]:
     """Yield (what it is, text) of statements that are about depth and nothing else, the surest first."""
     fields = (*places.front, *places.head)
     yield from matching(fields, (*_SATISFACTION_KEYS, *_DEPTH_KEYS))
-    for place in range(len(places.sections) - 1, -1, -1):
-        section = places.sections[place]
+    sections = places.sections[-_LAST_SECTIONS:]
+    for place in range(len(sections) - 1, -1, -1):
+        section = sections[place]
         if _heading(section) in _HEADINGS:
-            below = places.sections[place + 1 : place + 2]
+            below = sections[place + 1 : place + 2]
             if not section.body and below and below[0].level > section.level:
                 section = below[0]
             yield "section " + section.heading, _first_paragraph(section)
@@ -111,7 +116,7 @@ def _looser(
         if "satisf" in key.lower() and (found := _beside(value, drives)):
             yield found
     yield from (DepthFound(title.depth) for title in titles if title.depth is not None)
-    for section in reversed(places.sections):
+    for section in reversed(places.sections[-_LAST_SECTIONS:]):
         heading = _heading(section)
         if section.level and heading.startswith(("depth", "satisfaction")) and len(section.heading) < 80:
             # "## Depth: Moderate" says it in the heading itself.
@@ -157,11 +162,11 @@ def _of_depths(events: list[_satisfied.Event], drives: tuple[DriveLevel, ...]) -
 
 
 def _heading(section: Section) -> str:
-    text = section.heading.strip(" *_:#`")
+    text = section.heading[:_HEADING_CHARS].strip(" *_:#`")
     start = next((at for at, char in enumerate(text) if char.isalpha()), 0)
     return plain_key(text[start:]).strip(" :.*")
 
 
 def _first_paragraph(section: Section) -> str:
-    text = section.body.lstrip().replace("\r\n", "\n").split("\n\n", 1)[0]
+    text = section.body[:_BODY_CHARS].lstrip().replace("\r\n", "\n").split("\n\n", 1)[0]
     return "" if text.startswith(EVIDENCE_SAYS) else text

@@ -147,7 +147,8 @@ def _last_resorts(places: Outline) -> tuple[DriveLevel, ...]:
     headed = [
         drive
         for section in places.sections[:50]
-        if section.level <= 3 and re.search(r"session|drive|satisf|defer", section.heading, re.IGNORECASE)
+        if section.level <= 3
+        and re.search(r"session|drive|satisf|defer", section.heading[:400], re.IGNORECASE)
         for drive in _titles.title_says(section.heading).drives
     ]
     if headed:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 Pair = tuple[str, str]
 
 
+@lru_cache(maxsize=2048)
 def plain_key(key: str) -> str:
     """Return ``key`` in lower case, words by single spaces, what is in parentheses left out."""
     plain = key.lower().replace("_", " ").replace("-", " ").replace("(s)", "s").split("(")[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from subcortex.journal.sessions import _front_matter, _lines
 from subcortex.journal.sessions.document import (
@@ -21,6 +22,9 @@ Pair = tuple[str, str]
 
 _DRESS = " \t>*_-+•·|`"
 _SHORT_CHARS = 200
+_HEAD_LINES = 20
+#: No text has more unmarked fields that mean something; a hostile one may have millions.
+_LOOSE = 5000
 _BOLD_LINE = re.compile(r"\s{0,3}(?:\*\*|__)([^*_]{2,60})(?:\*\*|__)\s{0,8}")
 #: What a heading below level 1 has to say to be the title of a text without one.
 _TITLE = re.compile(r"\bsession|\bdrive\b|satisfaction|deferral|\d{4}-\d\d-\d\d|\d{1,3}\s?%", re.IGNORECASE)
@@ -88,7 +92,7 @@ def outline(document: Document) -> Outline:
     elif (
         first is not None
         and not any(isinstance(b, Paragraph | Fields) for b in blocks[:first])
-        and _TITLE.search(_heading_text(blocks[first]))
+        and _TITLE.search(_heading_text(blocks[first])[:400])
     ):
         title_at = first
     titles = tuple(ones) or ((_heading_text(blocks[title_at]),) if title_at is not None else ())
@@ -109,12 +113,12 @@ def outline(document: Document) -> Outline:
                 # What is quoted in a section is somebody else's.
                 body.extend(pairs)
         elif isinstance(block, Paragraph):
-            loose.extend(_loose(block))
+            loose.extend(islice(_loose(block), max(_LOOSE - len(loose), 0)))
             if len(block.lines) == 1 and (bold := _BOLD_LINE.fullmatch(_lines.bare(block.lines[0]))):
                 # A heading in all but the marks.
                 loose.append((bold[1], _below(blocks, place)))
-            if in_head:
-                head_lines.extend(_short(block))
+            if in_head and len(head_lines) < _HEAD_LINES:
+                head_lines.extend(_short(block.lines[:_HEAD_LINES]))
     last = next((block for block in reversed(blocks) if isinstance(block, Paragraph)), None)
     return Outline(
         tuple(front),
@@ -122,7 +126,7 @@ def outline(document: Document) -> Outline:
         tuple(body),
         tuple(loose),
         tuple(head_lines),
-        tuple(_short(last))[-3:] if last is not None else (),
+        tuple(_short(last.lines[-3:])) if last is not None else (),
         has_front_matter,
         unclosed,
         titles,
@@ -145,8 +149,8 @@ def _below(blocks: tuple[Block, ...], place: int) -> str:
     return ""
 
 
-def _short(block: Block) -> Iterator[str]:
-    for line in block.lines:
+def _short(lines: tuple[str, ...]) -> Iterator[str]:
+    for line in lines:
         if len(line) <= _SHORT_CHARS and (bare := _lines.bare(line).strip(_DRESS)):
             yield bare
 
@@ -157,7 +161,7 @@ def _loose(block: Paragraph) -> Iterator[Pair]:
         yield from _table([_lines.bare(line) for line in block.lines])
         return
     for line in block.lines:
-        if line.lstrip().startswith(">"):
+        if ":" not in line or line.lstrip().startswith(">"):
             continue
         bare = _lines.bare(line)[: _lines.SEEN_CHARS].strip(_DRESS)
         # Several on a line, as in a footer: *Drive: CARE | Depth: deep*

@@ -38,7 +38,10 @@ _ADVICE = re.compile(
 )
 
 
-_TELLS = re.compile(r"satisf|drives\s{1,3}complete", re.IGNORECASE)
+def _tells(text: str) -> bool:
+    """Whether ``text`` may tell of a satisfaction; quick, since most text does not."""
+    lower = text.lower()
+    return "satisf" in lower or "complete" in lower
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,10 @@ def events(places: Outline) -> Iterator[Event]:
 
 def events_in(text: str) -> Iterator[Event]:
     """Yield the satisfactions that ``text`` tells of. Advice on how one would be had is none."""
-    if not _TELLS.search(text):
+    if not _tells(text):
         return
     for line in _lines.split(text):
-        if not _TELLS.search(line):
+        if not _tells(line):
             continue
         seen = line[: _lines.SEEN_CHARS]
         for pattern in (_COMMAND, _REPORT, _PASSIVE, _CALL, _COMPLETE):

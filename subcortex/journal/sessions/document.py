@@ -154,9 +154,10 @@ class _Body:
             return Heading((line,), *found)
         if start in ("`", "~", "<") and (opaque := self._opaque(bare)) is not None:
             return opaque
-        if start in ("-", "*", "_") and _lines.is_rule(bare):
+        if start in ("-", "*", "_") and len(bare) > 2 and _lines.is_rule(bare):
             return Rule((line,))
-        if pairs := _lines.bold_fields(bare):
+        # Most lines have no colon, and without one there is no field.
+        if ":" in bare and (pairs := _lines.bold_fields(bare)):
             return Fields((line,), pairs)
         return None
 

@@ -113,7 +113,7 @@ def _kind(
     if not explicit and (by_file.satisfaction or (titles and titles[0].satisfaction and len(sections) < 2)):
         return "satisfaction"
     keys = {plain_key(key) for key, _ in (*places.front, *places.head)}
-    if explicit or drives or "drive" in keys or (titles and "session" in places.titles[0].lower()):
+    if explicit or drives or "drive" in keys or (titles and "session" in places.titles[0][:400].lower()):
         return "session"
     return "note"
 

@@ -24,11 +24,13 @@ from subcortex.journal.sessions.document import (
 from subcortex.journal.sessions.reading import Kind
 from subcortex.types import Depth
 
-_NAME_CHARS = 48
+_NAME_CHARS = 64
+#: File systems take 255 bytes.
+_FILE_CHARS = 200
 _NAMES = 6
 _BOLD = re.compile(r"\*\*|__")
-_ESCAPED = re.compile(r"( {0,3})\\(\\*[#\-*_=`~<])")
-_STRUCTURAL = re.compile(r"( {0,3})(\\*[#\-*_=`~<])")
+_ESCAPED = re.compile(r"\A( {0,3})\\(\\*[#\-*_=`~<])")
+_STRUCTURAL = re.compile(r"\A( {0,3})(\\*[#\-*_=`~<])")
 #: Keys that say whose session it was, when and how deep; only the writer of the whole says that.
 _OWN_KEYS = frozenset(
     {*_drives.MAIN_KEYS, *_drives.SIDE_KEYS, *_moments.KEYS, *_depths.KEYS, *_depths.LOOSER_KEYS}
@@ -163,7 +165,7 @@ def file_name(at: datetime, drive_names: Sequence[str], kind: Kind = "session") 
         name = "-".join((*(name.lower() for name in names[:1]), "satisfaction"))
     else:
         name = "-".join(names) or ("NOTE" if kind == "note" else "SESSION")
-    return f"{at.year:04}-{at:%m-%d-%H%M}-{name}.md"
+    return f"{at.year:04}-{at:%m-%d-%H%M}-{name[:_FILE_CHARS]}.md"
 
 
 def written_time(at: datetime) -> str:
