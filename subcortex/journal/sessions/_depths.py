@@ -32,7 +32,15 @@ _DEPTH_KEYS = (
     "profundidad",
     "profondeur",
 )
-LOOSER_KEYS = ("satisfaction", "drive satisfaction", "satisfied", "outcome", "result")
+LOOSER_KEYS = (
+    "satisfaction",
+    "drive satisfaction",
+    "satisfied",
+    "drive effect",
+    "drive impact",
+    "outcome",
+    "result",
+)
 #: How a line on the other rating begins, which is not the writer's.
 EVIDENCE_SAYS = "The evidence supports"
 KEYS = (*_SATISFACTION_KEYS, *_DEPTH_KEYS, *LOOSER_KEYS[:2])

@@ -34,7 +34,7 @@ def find(lines: list[str], start: int) -> Found | None:
 
     Left open, it reaches as far as lines look like its own: a blank line, a heading or prose ends it.
     """
-    if start >= len(lines) or _lines.bare(lines[start]).rstrip() != "---":
+    if start >= len(lines) or _lines.bare(lines[start]).removeprefix(_lines.BOM).rstrip() != "---":
         return None
     end = start + 1
     blank = False

@@ -9,6 +9,8 @@ import re
 
 #: No key, heading or date that means something begins later than this in a line.
 SEEN_CHARS = 2000
+#: A byte order mark is no part of a file's first line, and text like any other elsewhere.
+BOM = "\ufeff"
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
 _HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*)|([^#\s].*))", re.DOTALL)
@@ -36,8 +38,8 @@ def split(text: str) -> list[str]:
 
 
 def bare(line: str) -> str:
-    """Return ``line`` without its ending, and without a byte order mark before it."""
-    return line.rstrip("\r\n").removeprefix("\ufeff")
+    """Return ``line`` without its ending."""
+    return line.rstrip("\r\n")
 
 
 def is_blank(line: str) -> bool:

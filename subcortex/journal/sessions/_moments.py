@@ -92,6 +92,7 @@ def moment(places: Outline, titles: tuple[TitleSays, ...], by_file: FileSays) ->
             continue
         found.append(when)
     found.extend(title.when for title in titles[:1] if title.when is not None)
+    found.extend(when for line in places.head_lines[:5] if (when := _first_in(line)) is not None)
     if by_file.when is not None:
         found.append(by_file.when)
     if not any(when.day for when in found):
@@ -121,13 +122,15 @@ def _sources(places: Outline) -> Iterator[tuple[str, str, bool]]:
             yield key, value, key in DATE_KEYS
     for key, value in matching(places.loose, KEYS[:12]):
         # An unmarked line in a section may be about anything.
-        if _begins_with_date(value):
+        if _first_in(value) is not None:
             yield key, value, False
 
 
-def _begins_with_date(value: str) -> bool:
+def _first_in(value: str) -> When | None:
+    """Return the date that ``value`` begins with, but for a word before it."""
     when = _dates.find(value)
-    return when is not None and when.day is not None and value.find(when.written) in range(12)
+    begins = when is not None and when.day is not None and value.find(when.written) in range(12)
+    return when if begins else None
 
 
 def _elsewhere(places: Outline, titles: tuple[TitleSays, ...]) -> Iterator[When]:

@@ -20,11 +20,12 @@ from subcortex.journal.sessions.document import (
 
 Pair = tuple[str, str]
 
-_DRESS = " \t>*_-+•·|`"
+_DRESS = "\ufeff \t>*_-+•·|`"
 _SHORT_CHARS = 200
 _HEAD_LINES = 20
 #: No text has more unmarked fields that mean something; a hostile one may have millions.
 _LOOSE = 5000
+_BOLD_DASHED = re.compile(r"[-*•]?[ ]{0,3}\*\*([^*:]{2,60})\*\*[ ]{0,3}[—–-][ ]{0,3}")
 _BOLD_LINE = re.compile(r"\s{0,3}(?:\*\*|__)([^*_]{2,60})(?:\*\*|__)\s{0,8}")
 #: What a heading below level 1 has to say to be the title of a text without one.
 _TITLE = re.compile(r"\bsession|\bdrive\b|satisfaction|deferral|\d{4}-\d\d-\d\d|\d{1,3}\s?%", re.IGNORECASE)
@@ -161,7 +162,12 @@ def _loose(block: Paragraph) -> Iterator[Pair]:
         yield from _table([_lines.bare(line) for line in block.lines])
         return
     for line in block.lines:
-        if ":" not in line or line.lstrip().startswith(">"):
+        if line.lstrip().startswith(">"):
+            continue
+        if (dashed := _BOLD_DASHED.match(line)) is not None:
+            yield dashed[1], line[dashed.end() : _lines.SEEN_CHARS].strip()
+            continue
+        if ":" not in line:
             continue
         bare = _lines.bare(line)[: _lines.SEEN_CHARS].strip(_DRESS)
         # Several on a line, as in a footer: *Drive: CARE | Depth: deep*

@@ -20,7 +20,7 @@ _REPORT = re.compile(
     re.IGNORECASE,
 )
 _PASSIVE = re.compile(
-    rf"{_NAME}(?:\s{{1,3}}drive)?\s{{1,3}}(?:is\s|was\s)?satisfied\b[^.\n]{{0,60}}?(?:\(|\[|:|—|–|-|,|at\s|→|as\s)\s{{0,3}}{_DEPTH}",
+    rf"{_NAME}(?:\s{{1,3}}drive)?\s{{1,3}}(?:is\s|was\s)?satisfied\b(?:[^.\n]|\.\d){{0,60}}?(?:\(|\[|:|—|–|-|,|at\s|→|as\s)\s{{0,3}}{_DEPTH}",
     re.IGNORECASE,
 )
 _CALL = re.compile(

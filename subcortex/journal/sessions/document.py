@@ -84,7 +84,7 @@ def parse(text: str) -> Document:
     lines = _lines.split(text)
     blocks: list[Block] = []
     at = 0
-    while at < len(lines) and _lines.is_blank(_lines.bare(lines[at])):
+    while at < len(lines) and _lines.is_blank(_lines.bare(lines[at]).removeprefix(_lines.BOM)):
         at += 1
     found = _front_matter.find(lines, at)
     if found is not None:
@@ -94,13 +94,13 @@ def parse(text: str) -> Document:
         at = found.end
     else:
         at = 0
-    blocks.extend(_Body(lines, at).blocks())
+    blocks.extend(_Body(lines, at, whole=True).blocks())
     return Document(tuple(blocks))
 
 
 def parse_body(text: str) -> tuple[Block, ...]:
     """Return ``text`` as blocks of a document's inside, where nothing is front matter."""
-    return tuple(_Body(_lines.split(text), 0).blocks())
+    return tuple(_Body(_lines.split(text), 0, whole=False).blocks())
 
 
 def render(document: Document) -> str:
@@ -111,10 +111,12 @@ def render(document: Document) -> str:
 class _Body:
     """One pass over the lines behind the front matter."""
 
-    def __init__(self, lines: list[str], at: int) -> None:
+    def __init__(self, lines: list[str], at: int, *, whole: bool) -> None:
         self._lines = lines
         self._bare = [_lines.bare(line) for line in lines]
         self._at = at
+        if lines and at == 0 and whole:
+            self._bare[0] = self._bare[0].removeprefix(_lines.BOM)
         # Where fences of a kind were looked for in vain; from there on it need not be tried again.
         self._unclosed: set[tuple[str, int]] = set()
         self._last_comment_end = next(
@@ -127,7 +129,11 @@ class _Body:
             block = self._structure()
             if block is None:
                 if prose and _lines.is_underline(self._bare[self._at]) and len(prose) == 1:
-                    yield Heading((*prose, self._lines[self._at]), 1, _lines.bare(prose[0]).strip())
+                    yield Heading(
+                        (*prose, self._lines[self._at]),
+                        1,
+                        _lines.bare(prose[0]).strip().removeprefix(_lines.BOM),
+                    )
                     prose = []
                 else:
                     prose.append(self._lines[self._at])

@@ -183,7 +183,7 @@ def inert_body(text: str) -> str:
     Headings of two levels, rules, fences and comments that are never closed; ``plain_body`` takes them away.
     Line endings become newlines; blank lines around it go.
     """
-    body = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
+    body = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = body.split("\n")
     while lines and _lines.is_blank(lines[0]):
         lines.pop(0)
@@ -267,7 +267,7 @@ def _key(key: str) -> str:
 
 
 def _heading_text(text: str) -> str:
-    return " ".join(text.split()).strip("# \t").removeprefix("\ufeff")
+    return " ".join(text.replace(_lines.BOM, "").split()).strip("# \t")
 
 
 def _level(drive: DriveLevel, pattern: str = "{} ({}%)") -> str:

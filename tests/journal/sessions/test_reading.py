@@ -97,6 +97,12 @@ def test_dates(value: str, at: str | None) -> None:
     assert at is not None or reading.not_understood
 
 
+def test_a_date_under_the_title_knows_more_than_the_name() -> None:
+    reading = _read("# CARE Session\n*February 22, 2026 — 3:08 PM EST*\n", "2026-02-22-1508-CARE.md")
+    assert reading.at is not None
+    assert reading.at.isoformat() == "2026-02-22T15:08:00-05:00"
+
+
 @pytest.mark.parametrize(
     ("text", "depth"),
     [
@@ -110,6 +116,9 @@ def test_dates(value: str, at: str | None) -> None:
         ("## Satisfaction Assessment\n\nI would rate this session as **deep**. It held.\n", Depth.DEEP),
         ("`satisfy_drive(state, 'CARE', 'full')`\n", Depth.FULL),
         ("**Depth:** **None**\n", Depth.NONE),
+        ("CARE satisfied (26.0 → 6.5) [deep]\n", Depth.DEEP),
+        ("**Depth of satisfaction** — deep\n", Depth.DEEP),
+        ("**Drive effect:** CARE -50% (moderate satisfaction)\n", Depth.MODERATE),
         ("**Satisfaction depth:** shallow\n\n## Depth\n\n**Deep**\n", Depth.SHALLOW),
         # And what is none:
         ("A deep dive into deep learning, full of detail.\n", None),
