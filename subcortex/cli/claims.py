@@ -85,7 +85,7 @@ def _list(*, config_file: Path | None, as_json: bool, session: str | None, **fil
     from subcortex.journal.diary.board_records import Counts
 
     narrowed = session is not None or any(value for name, value in filters.items() if name != "limit")
-    state = _STATES[filters.pop("state")] if filters.get("state") else filters.pop("state")
+    state: Any = _STATES.get(filters.pop("state") or "")
     with board_of(load_config(config_file)) as diary:
         counted, found = Counts(), []
         if diary is not None:

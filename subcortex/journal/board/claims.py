@@ -166,8 +166,11 @@ def _line(around: Around) -> Iterator[Claim]:
     plain = _told(words, around)
     around = replace(around, names=tuple(name for name in around.names if not _compared(name, words)))
     figures = [told for figure in plain if _means(told := _filled(figure, around), words)]
-    base = _base(around, words)
     fits = _said_to_fit(words, around, figures)
+    made = _makes_a_claim(figures, line)
+    if not (known or made or fits is not None):
+        return
+    base = _base(around, words)
     if fits is not None:
         yield replace(base, kind="fits", fits=fits, figures=_fits_figures(around, figures))
         figures = [figure for figure in figures if figure.quantity == "weights_size"][:1]
@@ -213,7 +216,7 @@ def _told(words: str, around: Around) -> list[Figure]:
         if inside or _HYPOTHETIC.search(words[max(0, figure.at - 24) : figure.at]):
             continue
         told.append(figure)
-    return told
+    return told[:MOST_FIGURES]
 
 
 def _within(figure: Figure, name: Name) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf, isfinite
 
 from subcortex.journal.board.units import UNITS, Unit, in_base, unit_at
@@ -19,7 +20,7 @@ WHOLE_SHARE, ROUGH_SHARE = 0.025, 0.05
 #: Digits of the longest number that is taken for one.
 MOST_DIGITS = 18
 #: No line is read any further: figures stand early, and hostile lines are long.
-MOST_CHARACTERS = 4000
+MOST_CHARACTERS, MOST_FIGURES = 4000, 64
 
 # Possessive in effect: each part is followed by what it cannot itself take, so no text is tried twice.
 _NUMBER = re.compile(r"[0-9]+(?:,[0-9]{3}(?![0-9]))*(?:\.[0-9]+)?")
@@ -27,9 +28,11 @@ _BETWEEN = re.compile(r"[ \t]{0,2}(?:-|–|—|to)[ \t]{0,2}~?")
 _THOUSAND = re.compile(r"[kK](?=[ \t]?(?:tok|ctx|context|\b))")
 _TIMES = re.compile(r"[ \t]?[x×][ \t]{0,2}(?=[A-Z0-9(])")
 _PLUS = re.compile(r"\+(?![ \t]*[0-9])")
-_ROUGH = ("~", "≈", "about", "around", "roughly", "approx.", "approximately", "ca.", "circa", "some")
-_LEAST = (">=", "≥", ">", "at least", "over", "more than", "min.", "minimum")
-_MOST = ("<=", "≤", "<", "at most", "under", "up to", "less than", "below", "max.", "maximum", "only up to")
+_ROUGH = frozenset(
+    ("~", "≈", "about", "around", "roughly", "approx.", "approximately", "ca.", "circa", "some")
+)
+_LEAST = frozenset((">=", "≥", ">", "at least", "over", "more than", "min.", "minimum"))
+_MOST = frozenset(("<=", "≤", "<", "at most", "under", "up to", "less than", "below", "max.", "maximum"))
 _BEFORE = re.compile(r"[\w.$#@\\/]$|[\w)]-$|[0-9]:$")
 _AFTER_NUMBER = re.compile(r":[0-9]|/[0-9]{1,4}(?![0-9.])|-[A-Za-z]{3}-|-[0-9]{1,2}-[0-9]")
 
@@ -98,16 +101,21 @@ def written(low: float, high: float | None, unit: str, *, rough: bool = False) -
     return f"{'~' if rough else ''}{ends}{space}{unit}"
 
 
-def figures_in(line: str) -> list[Figure]:
+def figures_in(line: str) -> tuple[Figure, ...]:
     """Return the figures of one line, in order; linear in its length.
 
     Numbers inside names (``Q4``, ``Llama-3.1``), dates, times of day, paths and versions are none. A number
     without a unit is kept: what surrounds it may say what it is.
     """
-    line = line[:MOST_CHARACTERS]
+    return _figures_in(line[:MOST_CHARACTERS])
+
+
+# A line is read for itself, and again for those below that it leads.
+@lru_cache(maxsize=2048)
+def _figures_in(line: str) -> tuple[Figure, ...]:
     found: list[Figure] = []
     at = 0
-    while match := _NUMBER.search(line, at):
+    while len(found) < MOST_FIGURES and (match := _NUMBER.search(line, at)):
         figure = _figure(line, match)
         if figure is None:
             at = match.end()
@@ -115,7 +123,7 @@ def figures_in(line: str) -> list[Figure]:
         if figure.unit is not None or not _in_a_name(line, figure.end):
             found.append(figure)
         at = max(figure.end, match.end())
-    return found
+    return tuple(found)
 
 
 def _figure(line: str, match: re.Match[str]) -> Figure | None:
@@ -188,18 +196,15 @@ def _unit(line: str, end: int) -> tuple[Unit | None, int]:
 
 def _marks(line: str, start: int) -> tuple[bool, bool, bool]:
     """Return what stands before a number: that it is rough, the least, the most."""
-    before = line[max(0, start - 16) : start].lower().rstrip(" \t(*`")
-    return _ends(before, _ROUGH), _ends(before, _LEAST), _ends(before, _MOST)
-
-
-def _ends(text: str, marks: tuple[str, ...]) -> bool:
-    """Tell whether a text ends with one of some marks, as a word of its own if it is one."""
-    for mark in marks:
-        if text.endswith(mark):
-            rest = text[: -len(mark)]
-            if not (mark[0].isalpha() and rest[-1:].isalpha()):
-                return True
-    return False
+    before = line[max(0, start - 16) : start].rstrip(" \t(*`")
+    if not before:
+        return False, False, False
+    if not before[-1].isalpha() and before[-1] != ".":
+        sign = before[-2:] if before[-2:] in (">=", "<=") else before[-1]
+        return sign in _ROUGH, sign in _LEAST, sign in _MOST
+    words = before.lower().split()[-2:]
+    said = {words[-1], " ".join(words)}
+    return not said.isdisjoint(_ROUGH), not said.isdisjoint(_LEAST), not said.isdisjoint(_MOST)
 
 
 def _in_a_name(line: str, end: int) -> bool:

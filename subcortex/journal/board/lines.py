@@ -13,8 +13,8 @@ from enum import StrEnum
 
 #: Longer texts are read this far: no session is longer, and a claim on line 100,000 is none.
 MOST_LINES = 100_000
-#: Siblings that a line remembers.
-MOST_BEFORE = 8
+#: Siblings, and items that it is indented under, that a line remembers.
+MOST_BEFORE, MOST_ABOVE = 8, 8
 
 _FENCE = re.compile(r"[ \t]{0,8}(`{3,}|~{3,})[ \t]*([A-Za-z0-9_+-]{0,20})")
 _HEADING = re.compile(r"[ ]{0,3}(#{1,6})[ \t]+(\S.*)$")
@@ -216,7 +216,7 @@ def _words(number: int, text: str, headings: tuple[str, ...], state: _State) -> 
     if is_lead:
         state.lead, state.before, state.open_items = words, [], []
     elif item or indent or state.fence:
-        state.open_items.append((indent, words))
+        state.open_items = [*state.open_items[: MOST_ABOVE - 1], (indent, words)]
         if not item and not indent and not words.endswith(":"):
             _first_of_block(state, words)
         _remember(state, words)

@@ -20,7 +20,7 @@ _FAMILIES = (
 )
 #: A family, and within a few words of it a size: bounded, so that no line is read twice.
 _MODEL = re.compile(
-    rf"(?<![a-z0-9])(?:{_FAMILIES})(?:[-_ ]?[a-z]{{0,12}}[0-9.]{{0,6}}){{0,5}}?[-_ ]?"
+    rf"(?<![a-z0-9])(?:{_FAMILIES})(?:[-_ ]?(?>[a-z]{{1,12}}|[0-9.]{{1,6}})){{0,7}}?[-_ ]?"
     r"[0-9]{1,4}(?:\.[0-9]{1,3})?[bm](?![a-z0-9])(?:-a[0-9]{1,3}b(?![a-z0-9]))?",
     re.IGNORECASE,
 )
