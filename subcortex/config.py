@@ -114,6 +114,20 @@ class FleetSection(_Table):
     )
 
 
+class AgentSection(_Table):
+    """``[agent]``: when sessions are held of themselves (`subcortex agent`)."""
+
+    quiet_hours: list[str] = Field(
+        default_factory=list, description='no session is held in these: "22:00-07:30", local time'
+    )
+    idle_s: float = Field(
+        default=60.0, ge=0, description="the machine is idle once no thought has come for this long"
+    )
+    tick_s: float = Field(default=60.0, ge=1, description="seconds between ticks of `subcortex agent run`")
+    thought_s: float = Field(default=900.0, gt=0, description="seconds that one thought of a session may take")
+    max_tokens: int = Field(default=1024, gt=0, description="tokens that one thought of a session may have")
+
+
 class _TierBase(_Table):
     name: str = Field(pattern=_NAME, description="what think(tier=…) calls it")
     model: str = Field(min_length=1, description="a file, a folder or a hub name")
@@ -202,6 +216,7 @@ class Config(_Table):
     drives: DrivesSection = Field(default_factory=DrivesSection)
     routing: RoutingSection = Field(default_factory=RoutingSection)
     fleet: FleetSection = Field(default_factory=FleetSection)
+    agent: AgentSection = Field(default_factory=AgentSection)
     tiers: list[Tier] = Field(min_length=1)
     source: Path | None = Field(
         default=None, exclude=True, description="set by load(); not a key of the file"

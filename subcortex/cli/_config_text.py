@@ -15,13 +15,14 @@ from subcortex import config
 from subcortex.cli._starter import Starter, TierPlan
 
 _WIDTH = 100
-_SECTIONS = ("daemon", "journal", "drives", "routing", "fleet")
+_SECTIONS = ("daemon", "journal", "drives", "routing", "fleet", "agent")
 _ABOUT = {
     "daemon": "The process that owns the engines.",
     "journal": "What is written down, and how safely.",
     "drives": "Where the drives are defined, and whose state is followed.",
     "routing": "How readily a thought goes deep.",
     "fleet": "How tiers share the GPUs.",
+    "agent": "When sessions are held of themselves.",
 }
 #: What an unset key looks like when it is set; keys with a default show that instead.
 _EXAMPLES: dict[str, Any] = {
@@ -33,6 +34,7 @@ _EXAMPLES: dict[str, Any] = {
     "gpus": [0, 1],
     "env": {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
     "gpu_limit_gib": 20.0,
+    "quiet_hours": ["22:00-07:30"],
     "host_limit_gib": 48.0,
     "flags": [],
     "executable": "/usr/local/bin/llama-server",

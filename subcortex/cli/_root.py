@@ -28,6 +28,7 @@ COMMANDS = {
     "drives": "drives",
     "gaps": "gaps",
     "claims": "claims",
+    "agent": "agent",
     "datasette": "datasette",
     "init": "init",
     "hardware": "hardware",

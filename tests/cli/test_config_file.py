@@ -56,6 +56,7 @@ def test_the_default_config_changes_no_default():
         "drives": {},
         "routing": {},
         "fleet": {},
+        "agent": {},
     }
 
 
@@ -76,7 +77,7 @@ def test_commented_defaults_are_the_defaults():
         _uncommented(),
         config.Config.model_validate({"tiers": [{"name": "a", "engine": "llama.cpp", "model": "m"}]}),
     )
-    for section in ("daemon", "journal", "drives", "routing", "fleet"):
+    for section in ("daemon", "journal", "drives", "routing", "fleet", "agent"):
         for key, value in getattr(bare, section).model_dump(mode="json").items():
             if value not in (None, [], {}):
                 assert found[section][key] == value, (section, key)

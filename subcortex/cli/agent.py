@@ -1,0 +1,115 @@
+"""``agent``: let drives have their sessions; one tick, or one after the other."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from subcortex.cli import _output
+from subcortex.cli._options import common_options, load_config
+from subcortex.errors import SubcortexError
+
+if TYPE_CHECKING:
+    from subcortex.mind.agent import Agent, Outcome
+
+
+@click.group("agent")
+def agent_command() -> None:
+    """Hold sessions for drives that ask for one, while the machine is idle.
+
+    A tick grows the drives. If one is triggered, the hours are not quiet and the machine is idle, it holds a
+    session: LEARNING and CURIOSITY take up the best open question, others think on their own prompt. The
+    session is written, rated by its evidence, and the drive falls by that depth. Otherwise the drive is put
+    off, and a deferral says why.
+    """
+
+
+@agent_command.command("tick")
+@common_options
+def _tick_command(config_file: Path | None, as_json: bool) -> None:
+    """Do what there is to do now, and say what it was."""
+    with _agent(config_file) as agent:
+        _tell(agent.tick(), as_json=as_json)
+
+
+@agent_command.command("run")
+@common_options
+def _run_command(config_file: Path | None, as_json: bool) -> None:
+    """Tick until stopped (SIGTERM, Ctrl-C).
+
+    A session under way is left open then, and the next tick, of whatever process, goes on with it.
+    """
+    stop = threading.Event()
+    _end_on_sigterm()
+    with _agent(config_file) as agent:
+        while True:
+            try:
+                _tell(agent.tick(), as_json=as_json, quiet=True)
+            except SubcortexError as error:
+                # A full disk or a locked state passes; whoever looks at the log sees it.
+                _output.print_subcortex_error(error, as_json=as_json)
+            stop.wait(load_config(config_file).agent.tick_s)
+
+
+@contextlib.contextmanager
+def _agent(config_file: Path | None) -> Iterator[Agent]:
+    from subcortex.client import Client
+    from subcortex.errors import DaemonUnreachable
+    from subcortex.journal.diary import Diary
+    from subcortex.journal.diary.evidence import last_thought_at
+    from subcortex.mind.agent import Agent, why_busy
+
+    config = load_config(config_file)
+    client = Client(config)
+    with Diary.open(config.database_path, durability=config.journal.durability) as diary:
+
+        def busy() -> str | None:
+            status = None
+            with contextlib.suppress(DaemonUnreachable):
+                status = client.status()
+            return why_busy(status, last_thought_at(diary), diary.clock.now(), config.agent.idle_s)
+
+        try:
+            yield Agent(config, diary, client.think, busy)
+        finally:
+            client.close()
+
+
+def _end_on_sigterm() -> None:
+    def end(number: int, frame: Any) -> NoReturn:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def _tell(outcome: Outcome, *, as_json: bool, quiet: bool = False) -> None:
+    """Print what a tick did; ``quiet`` leaves out that there was nothing to do."""
+    if quiet and outcome.did in ("waited", "elsewhere"):
+        return
+    if as_json:
+        _output.print_json(outcome)
+        return
+    for line in _lines(outcome):
+        _output.say(line)
+
+
+def _lines(outcome: Outcome) -> Iterator[str]:
+    drive = _output.inert_line(outcome.drive or "no drive")
+    reason = _output.inert_line(outcome.reason)
+    if outcome.did == "held":
+        yield f"held a session for {drive}: {outcome.depth or 'none'} ({reason})"
+        if outcome.level_before is not None and outcome.level_after is not None:
+            yield f"{drive} fell from {outcome.level_before:.0f} % to {outcome.level_after:.0f} %"
+        yield f"read it: subcortex sessions show {outcome.session_id}"
+    elif outcome.did == "deferred":
+        yield f"put off {drive}: {reason}"
+    elif outcome.did == "elsewhere":
+        yield reason
+    else:
+        yield f"nothing to do: {reason}"

@@ -1,0 +1,99 @@
+"""Whether a session is held now, for which drive, about what; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from subcortex.drives import Level
+from subcortex.journal.diary.board_records import GapRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a tick sees.
+
+    Args:
+        triggered: Drives that ask for a session, the most pressing first.
+        quiet: The quiet hours that it is in, None outside of them.
+        busy: Why the machine is not idle, None if it is.
+        unfinished: A session of a tick that died; it goes on before anything new begins.
+        asking: Drives that take up a question; the others think on their own prompt.
+        gaps: Open questions.
+        taken_up: Gap id → how many sessions have been held about it.
+    """
+
+    triggered: Sequence[Level] = ()
+    quiet: str | None = None
+    busy: str | None = None
+    unfinished: str | None = None
+    asking: frozenset[str] = frozenset()
+    gaps: Sequence[GapRecord] = ()
+    taken_up: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Hold a session for a drive; ``gap`` is the question it takes up."""
+
+    drive: Level
+    gap: GapRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Go on with the session that a dead tick began."""
+
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Defer:
+    """Drives ask, and now is not the time."""
+
+    drives: tuple[Level, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """No drive asks."""
+
+    reason: str
+
+
+Decision = Hold | Resume | Defer | Wait
+
+
+def choose(moment: Moment) -> Decision:
+    """Return what a tick does now.
+
+    Quiet hours and a busy machine put off what is new and what was begun alike; a begun session is no reason
+    to write a deferral, for it is not given up.
+    """
+    held_up = _held_up(moment)
+    if held_up and moment.triggered:
+        return Defer(tuple(moment.triggered), held_up)
+    if held_up:
+        return Wait(held_up)
+    if moment.unfinished:
+        return Resume(moment.unfinished)
+    if not moment.triggered:
+        return Wait("no drive is triggered")
+    first = moment.triggered[0]
+    return Hold(first, best_gap(moment.gaps, moment.taken_up or {}) if first.drive in moment.asking else None)
+
+
+def best_gap(gaps: Sequence[GapRecord], taken_up: Mapping[str, int]) -> GapRecord | None:
+    """Return the question to take up: the least often taken up, of a known kind, the oldest.
+
+    A thought alone rarely closes a question, so without the first rule the same one would come each time.
+    """
+    asked = [gap for gap in gaps if gap.state == "open"]
+    return min(asked, key=lambda gap: (taken_up.get(gap.id, 0), gap.kind is None, gap.seq), default=None)
+
+
+def _held_up(moment: Moment) -> str | None:
+    if moment.quiet:
+        return f"these are quiet hours ({moment.quiet})"
+    return f"the machine is not idle: {moment.busy}" if moment.busy else None

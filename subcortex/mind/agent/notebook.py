@@ -1,0 +1,238 @@
+"""One session while it is held: what it is told is kept at once; its end makes it text, rated and filed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from subcortex.errors import JournalError
+from subcortex.journal import Reader
+from subcortex.journal.board import gaps_in
+from subcortex.journal.diary import Diary, sessions
+from subcortex.journal.diary import session_queries as queries
+from subcortex.journal.diary.evidence import evidence
+from subcortex.journal.diary.session_records import EntryKind, SessionEntry, SessionRecord
+from subcortex.journal.folder.writing import Folder, Refused
+from subcortex.journal.sessions import DriveLevel, Reading, SessionText, compose, file_name, parse, rate, read
+from subcortex.mind.board import note_session
+from subcortex.types import Depth
+
+#: Where a note goes that names no section; where thoughts and experiments are listed.
+NOTES, THOUGHTS, EXPERIMENTS = "Notes", "Thoughts", "Experiments"
+#: The field that names the question a session was held for, by its id.
+GAP = "Gap"
+#: What a session shows of a prompt and of an answer, characters.
+_PROMPT_CHARACTERS, _ANSWER_CHARACTERS = 300, 4000
+#: From a thought's id to the lines that a session shows of it.
+Tell = Callable[[str], str]
+
+
+class Notebook:
+    """An open session in hand; made by ``begin`` or ``again``, and over with ``end``.
+
+    Args:
+        diary: The journal's database.
+        record: The session, open and held by this process.
+        folder: Where sessions lie as markdown.
+        tell: What is shown of a thought.
+    """
+
+    def __init__(self, diary: Diary, record: SessionRecord, folder: Path, tell: Tell) -> None:
+        self.diary = diary
+        self.id = record.id
+        self.drives = [DriveLevel(drive.name, drive.level_percent) for drive in record.drives]
+        self._folder = folder
+        self._tell = tell
+
+    @classmethod
+    def begin(
+        cls,
+        diary: Diary,
+        folder: Path,
+        tell: Tell,
+        *,
+        drives: Sequence[DriveLevel],
+        origin: Literal["agent", "tick"],
+        topic: str | None = None,
+        pressure_before: float | None = None,
+    ) -> Notebook:
+        """Begin a session.
+
+        Raises:
+            JournalError: The database takes no writes now.
+        """
+        record = sessions.open_session(
+            diary, drives, origin=origin, topic=topic, pressure_before=pressure_before
+        )
+        return cls(diary, record, folder, tell)
+
+    @classmethod
+    def again(cls, diary: Diary, folder: Path, tell: Tell, session_id: str) -> Notebook:
+        """Go on with a session whose process is gone.
+
+        Raises:
+            InvalidRequest: It is over, or its process still runs.
+        """
+        return cls(diary, sessions.take_over(diary, session_id), folder, tell)
+
+    @property
+    def record(self) -> SessionRecord:
+        """The session as it is kept now."""
+        with self.diary.reading() as conn:
+            return queries.whole(conn, self.id)
+
+    def note(self, text: str, section: str = NOTES) -> None:
+        """Write words down under a heading; kept once this returns."""
+        self._put(text, "note", section)
+
+    def field(self, name: str, value: str) -> None:
+        """Add a bold field to the head of the session's text."""
+        self._put(value, "field", name)
+
+    def thought(self, thought_id: str) -> None:
+        """Count a thought that was answered, and have it listed."""
+        self._put(thought_id, "thought", None)
+
+    def experiment(self, words: str) -> None:
+        """List an experiment: its id, or what it was, in words."""
+        self._put(words, "experiment", None)
+
+    def entries(self, kind: EntryKind, section: str | None = None) -> list[SessionEntry]:
+        """Return what it has been told so far, of one kind, oldest first."""
+        return [
+            entry
+            for entry in self.record.entries
+            if entry.kind == kind and (section is None or entry.section == section)
+        ]
+
+    def end(
+        self,
+        depth: Depth | None = None,
+        reason: str | None = None,
+        *,
+        own_rating: bool = True,
+        state: Literal["ended", "interrupted"] = "ended",
+    ) -> SessionRecord:
+        """Write the session's text, rate it by its evidence, note what it asks and claims, and file it.
+
+        Args:
+            depth: The writer's rating.
+            reason: Of that rating.
+            own_rating: False: the writer has none of its own and takes the evidence's.
+            state: ``interrupted`` if it ends for want of its process.
+
+        Raises:
+            JournalError: The database takes no writes; the session stays open, with all it was told.
+        """
+        record = self.record
+        gap = next((entry.text for entry in record.entries if _is_gap(entry)), None)
+        asked = gaps_in(self._text(record, None, None, None, ()))
+        found, reasons = rate(evidence(self.diary, self.id, gap_id=gap, gaps_left=len(asked)))
+        if not own_rating:
+            depth, reason = found, "; ".join(reasons)
+        text = self._text(record, depth, reason, found, reasons)
+        file, reading = self._read(record, text)
+        sessions.end(self.diary, self.id, text, reading, file=file, state=state)
+        ended = sessions.rate_by_evidence(self.diary, self.id, found, reasons)
+        note_session(self.diary, self.id, text)
+        file_away(ended, self._folder)
+        return ended
+
+    def _put(self, text: str, kind: EntryKind, section: str | None) -> None:
+        sessions.note(self.diary, self.id, text, kind=kind, section=section)
+
+    def _text(
+        self,
+        record: SessionRecord,
+        depth: Depth | None,
+        reason: str | None,
+        evidence_depth: Depth | None,
+        reasons: Sequence[str],
+    ) -> str:
+        return compose(
+            SessionText(
+                at=_local(record),
+                drives=tuple(self.drives),
+                topic=record.topic,
+                fields=tuple((e.section or "Field", e.text) for e in record.entries if e.kind == "field"),
+                sections=tuple(_sections(record.entries, self._tell)),
+                depth=depth,
+                depth_reason=reason,
+                evidence_depth=evidence_depth,
+                evidence_reasons=tuple(reasons),
+            )
+        )
+
+    def _read(self, record: SessionRecord, text: str) -> tuple[str, Reading]:
+        file = file_name(_local(record), [drive.name for drive in self.drives])
+        return file, read(parse(text), file)
+
+
+def file_away(record: SessionRecord, folder: Path) -> str | None:
+    """Write a session's file; return why that could not be, None if it could.
+
+    The row is the truth: a full disk or a folder that may not be written leaves the session as it is, and
+    ``sessions check`` finds what lacks its file.
+    """
+    if record.file is None:
+        return "it has no name yet"
+    try:
+        with Folder(folder) as open_folder:
+            outcome = open_folder.write(record.file, record.content)
+    except (OSError, Refused) as error:
+        return str(error)
+    return "another file has its name" if outcome == "differs" else None
+
+
+def figures_of(database: Path, thought_id: str) -> str:
+    """Return a line on a thought: who had it, how long it took, its id."""
+    with Reader.open(database) as reader:
+        thought = reader.thought(thought_id)
+    if thought is None:
+        return f"- `{thought_id}` (not on record)"
+    took = "" if thought.timing.total_s is None else f", {thought.timing.total_s:.2f} s"
+    return f"- {thought.tier}, {thought.usage.completion_tokens} tokens{took}: `{thought_id}`"
+
+
+def words_of(database: Path, thought_id: str) -> str:
+    """Return a thought as an agent's session shows it: its figures, what was asked, what was answered."""
+    with Reader.open(database) as reader:
+        thought = reader.thought(thought_id)
+    line = figures_of(database, thought_id)
+    if thought is None:
+        return line
+    asked = _held(thought.prompt, thought.prompt_chars, _PROMPT_CHARACTERS)
+    answered = _held(thought.text, thought.text_chars, _ANSWER_CHARACTERS)
+    return f"{line}\n\n> {' '.join(asked.split())}\n\n{answered}"
+
+
+def _held(text: str | None, characters: int, most: int) -> str:
+    if text is None:
+        return f"[{characters} characters held back]"
+    return text if len(text) <= most else f"{text[:most]} […]"
+
+
+def _is_gap(entry: SessionEntry) -> bool:
+    return entry.kind == "field" and entry.section == GAP
+
+
+def _local(record: SessionRecord) -> datetime:
+    if record.at is None:
+        raise JournalError(f"session {record.id} has lost its time", hint="`subcortex sessions check`.")
+    # As agents write it: the clock on the wall, bare.
+    return record.at.astimezone().replace(tzinfo=None)
+
+
+def _sections(entries: Sequence[SessionEntry], tell: Tell) -> list[tuple[str, str]]:
+    """Return headings with their texts, in the order that they were first written under."""
+    texts: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.kind == "note":
+            texts.setdefault(entry.section or NOTES, []).append(entry.text)
+        elif entry.kind == "thought":
+            texts.setdefault(THOUGHTS, []).append(tell(entry.text))
+        elif entry.kind == "experiment":
+            texts.setdefault(EXPERIMENTS, []).append(f"- {entry.text}")
+    return [(heading, "\n\n".join(parts)) for heading, parts in texts.items()]

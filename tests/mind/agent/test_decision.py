@@ -1,0 +1,109 @@
+"""What a tick does, from what it sees."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from subcortex.drives import Level
+from subcortex.journal.diary.board_records import GapRecord
+from subcortex.mind.agent import Defer, Hold, Moment, Resume, Wait, choose, why_busy
+from subcortex.mind.agent.decision import best_gap
+from subcortex.types import DaemonInfo, Status, TierStatus
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def level(name: str, percent: float = 120.0) -> Level:
+    return Level(name, percent, 100.0, percent, "triggered", "appetitive", 0, None, None, NOW, True)
+
+
+def gap(seq: int, *, kind: str | None = None, state: str = "open") -> GapRecord:
+    return GapRecord(
+        seq,
+        f"gap{seq}",
+        NOW,
+        f"question {seq}?",
+        None,
+        kind,
+        state,
+        "rule",
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+        None,
+    )
+
+
+def test_the_most_pressing_drive_gets_its_session_and_a_question_if_it_asks():
+    seen = Moment(
+        triggered=[level("CARE", 150), level("LEARNING")], asking=frozenset({"LEARNING"}), gaps=[gap(1)]
+    )
+    assert choose(seen) == Hold(level("CARE", 150), None)
+    learning = Moment(triggered=[level("LEARNING")], asking=frozenset({"LEARNING"}), gaps=[gap(1)])
+    assert choose(learning) == Hold(level("LEARNING"), gap(1))
+
+
+def test_without_a_question_it_thinks_on_its_own_prompt():
+    assert choose(Moment(triggered=[level("LEARNING")], asking=frozenset({"LEARNING"}))) == Hold(
+        level("LEARNING"), None
+    )
+
+
+@pytest.mark.parametrize("held_up", [{"quiet": "22:00-07:30"}, {"busy": "thoughts are at work"}])
+def test_what_holds_a_session_up_puts_off_every_drive_and_is_said(held_up):
+    found = choose(Moment(triggered=[level("CARE"), level("REST")], unfinished="s1", **held_up))
+    assert isinstance(found, Defer)
+    assert [drive.drive for drive in found.drives] == ["CARE", "REST"]
+    assert next(iter(held_up.values())) in found.reason
+
+
+def test_what_was_begun_goes_on_before_anything_new_but_not_in_quiet_hours():
+    assert choose(Moment(triggered=[level("CARE")], unfinished="s1")) == Resume("s1")
+    assert choose(Moment(unfinished="s1")) == Resume("s1")
+    assert isinstance(choose(Moment(unfinished="s1", quiet="00:00-06:00")), Wait)
+
+
+def test_nothing_triggered_is_nothing_to_do():
+    assert choose(Moment(gaps=[gap(1)])) == Wait("no drive is triggered")
+
+
+def test_a_question_taken_up_before_comes_after_those_that_were_not():
+    gaps = [gap(1), gap(2, kind="interconnect"), gap(3)]
+    assert best_gap(gaps, {}) == gaps[1]
+    assert best_gap(gaps, {"gap2": 1}) == gaps[0]
+    assert best_gap(gaps, {"gap1": 1, "gap2": 1}) == gaps[2]
+    assert best_gap([gap(1, state="answered")], {}) is None
+
+
+@given(st.permutations(range(1, 7)))
+def test_every_question_has_its_turn_before_one_comes_again(order):
+    gaps = [gap(seq, kind="load_time" if seq % 2 else None) for seq in order]
+    taken: dict[str, int] = {}
+    for _ in range(12):
+        found = best_gap(gaps, taken)
+        assert found is not None
+        taken[found.id] = taken.get(found.id, 0) + 1
+    assert set(taken.values()) == {2}
+
+
+def status(*, in_flight: int = 0, queued: int = 0) -> Status:
+    tier = TierStatus.model_construct(in_flight=in_flight, queued=queued)
+    return Status.model_construct(daemon=DaemonInfo.model_construct(yielded=[]), tiers=[tier])
+
+
+def test_a_machine_is_idle_when_nothing_is_at_work_and_nothing_came_lately():
+    ago = NOW - timedelta(seconds=61)
+    assert why_busy(None, None, NOW, 60) is None
+    assert why_busy(status(), ago, NOW, 60) is None
+    assert why_busy(status(in_flight=1), ago, NOW, 60) == "thoughts are at work"
+    assert why_busy(status(queued=1), ago, NOW, 60) == "thoughts are at work"
+    assert "the last 60 s" in (why_busy(status(), NOW - timedelta(seconds=59), NOW, 60) or "")
+    # A clock that was set back makes nobody wait for ever.
+    assert why_busy(status(), NOW + timedelta(days=1), NOW, 60) is None
