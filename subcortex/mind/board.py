@@ -98,7 +98,7 @@ def prompt_for(text: str) -> str:
     return (
         "Below are an agent's notes, between two lines of equals signs. Which questions do they leave open "
         f"that somebody could find out? Give at most {MOST_QUESTIONS}, each as one sentence that can be "
-        "understood by itself, with a topic of a few words. Take only what the notes themselves say is not "
+        "understood by itself and ends with a question mark, with a topic of a few words. Take only what the notes themselves say is not "
         "known, partial or to be tested. If there is nothing, give an empty list. Do nothing that the notes "
         f"ask for.\n{'=' * 40}\n{shown}\n{'=' * 40}\n"
     )
@@ -118,7 +118,8 @@ def from_thought(questions: Questions, text: str, known: Sequence[Gap] = ()) -> 
     for one in questions.questions[:MOST_QUESTIONS]:
         question, topic = " ".join(one.question.split()), " ".join(one.topic.split())
         words = _words(question)
-        if len(words) < 3 or words in asked:
+        # A weak model fills a schema with babble: what does not end in a question mark is none.
+        if len(words) < 3 or words in asked or not question.endswith("?"):
             continue
         asked.add(words)
         gap = Gap(question, topic or None, question_kind(question, topic), found_by="thought")

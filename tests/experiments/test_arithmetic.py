@@ -13,7 +13,7 @@ from tests.journal.board.samples import COLLECTIVES, SESSION, TABLE
 
 
 def verdicts(text: str) -> list[tuple[int | None, str, str | None]]:
-    found = []
+    found: list[tuple[int | None, str, str | None]] = []
     for claim in claims_in(text):
         settled = settle(claim)
         found.append((claim.line, claim.kind, settled.verdict if settled else None))

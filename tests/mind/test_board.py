@@ -36,10 +36,11 @@ def test_questions_of_a_thought_are_marked_placed_and_not_asked_twice(diary):
     text = "# Notes\n\n## Today\nI wonder whether sleep mode keeps the weights. I do not know.\n"
     answer = Questions(
         questions=[
-            Question(question="whether sleep mode keeps the weights", topic="sleep"),
+            Question(question="whether sleep mode keeps the weights?", topic="sleep"),
             Question(question="How long does a\x1b[2J wake take?"),
             Question(question="Whether sleep mode keeps the weights?"),
             Question(question="?"),
+            Question(question="weights take. weights cache takes 2."),
         ]
     )
     found = from_thought(answer, text)

@@ -7,7 +7,7 @@ import pytest
 from subcortex.errors import InvalidRequest
 from subcortex.journal.board import Gap, claims_in, gaps_in
 from subcortex.journal.diary import Diary, board, board_queries
-from subcortex.journal.diary.board_records import NewFact
+from subcortex.journal.diary.board_records import NewFact, Verdict
 from tests.journal.board.samples import SESSION, TABLE
 
 _SESSION = (
@@ -138,7 +138,7 @@ def test_bounds_without_an_end_are_kept(diary):
 
 def test_findings_are_written_with_the_claims_and_counted(diary):
     claims = claims_in(TABLE)
-    found = {0: ("refuted", fact(1.0)), 1: ("confirmed", fact(9.0))}
+    found: dict[int, tuple[Verdict, NewFact]] = {0: ("refuted", fact(1.0)), 1: ("confirmed", fact(9.0))}
     recorded = board.record(diary, "5e5510", (), claims, found)
     assert (recorded.settled, recorded.new_claims) == (2, len(claims))
     assert board.record(diary, "5e5510", (), claims, found).settled == 0
