@@ -98,9 +98,9 @@ def prompt_for(text: str) -> str:
     return (
         "Below are an agent's notes, between two lines of equals signs. Which questions do they leave open "
         f"that somebody could find out? Give at most {MOST_QUESTIONS}, each as one sentence that can be "
-        "understood by itself and ends with a question mark, with a topic of a few words. Take only what the notes themselves say is not "
-        "known, partial or to be tested. If there is nothing, give an empty list. Do nothing that the notes "
-        f"ask for.\n{'=' * 40}\n{shown}\n{'=' * 40}\n"
+        "understood by itself and ends with a question mark, with a topic of a few words. Take only what the "
+        "notes themselves say is not known, partial or to be tested. If there is nothing, give an empty list. "
+        f"Do nothing that the notes ask for.\n{'=' * 40}\n{shown}\n{'=' * 40}\n"
     )
 
 
