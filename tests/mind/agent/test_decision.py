@@ -9,51 +9,48 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subcortex.drives import Level
-from subcortex.journal.diary.board_records import GapRecord
+from subcortex.journal.diary.board_records import GapRecord, GapState
 from subcortex.mind.agent import Defer, Hold, Moment, Resume, Wait, choose, why_busy
 from subcortex.mind.agent.decision import best_gap
-from subcortex.types import DaemonInfo, Status, TierStatus
+from subcortex.types import DaemonInfo, Status, TierState, TierStatus
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+ASKING = frozenset({"LEARNING"})
 
 
 def level(name: str, percent: float = 120.0) -> Level:
     return Level(name, percent, 100.0, percent, "triggered", "appetitive", 0, None, None, NOW, True)
 
 
-def gap(seq: int, *, kind: str | None = None, state: str = "open") -> GapRecord:
+def gap(seq: int, *, kind: str | None = None, state: GapState = "open") -> GapRecord:
     return GapRecord(
-        seq,
-        f"gap{seq}",
-        NOW,
-        f"question {seq}?",
-        None,
-        kind,
-        state,
-        "rule",
-        None,
-        None,
-        None,
-        None,
-        None,
-        None,
-        None,
+        seq=seq,
+        id=f"gap{seq}",
+        at=NOW,
+        question=f"question {seq}?",
+        topic=None,
+        kind=kind,
+        state=state,
+        found_by="rule",
+        session_id=None,
+        section=None,
+        line=None,
+        closed_at=None,
+        closed_by=None,
+        fact_id=None,
+        answer=None,
     )
 
 
 def test_the_most_pressing_drive_gets_its_session_and_a_question_if_it_asks():
-    seen = Moment(
-        triggered=[level("CARE", 150), level("LEARNING")], asking=frozenset({"LEARNING"}), gaps=[gap(1)]
-    )
+    seen = Moment(triggered=[level("CARE", 150), level("LEARNING")], asking=ASKING, gaps=[gap(1)])
     assert choose(seen) == Hold(level("CARE", 150), None)
-    learning = Moment(triggered=[level("LEARNING")], asking=frozenset({"LEARNING"}), gaps=[gap(1)])
+    learning = Moment(triggered=[level("LEARNING")], asking=ASKING, gaps=[gap(1)])
     assert choose(learning) == Hold(level("LEARNING"), gap(1))
 
 
 def test_without_a_question_it_thinks_on_its_own_prompt():
-    assert choose(Moment(triggered=[level("LEARNING")], asking=frozenset({"LEARNING"}))) == Hold(
-        level("LEARNING"), None
-    )
+    assert choose(Moment(triggered=[level("LEARNING")], asking=ASKING)) == Hold(level("LEARNING"), None)
 
 
 @pytest.mark.parametrize("held_up", [{"quiet": "22:00-07:30"}, {"busy": "thoughts are at work"}])
@@ -94,8 +91,19 @@ def test_every_question_has_its_turn_before_one_comes_again(order):
 
 
 def status(*, in_flight: int = 0, queued: int = 0) -> Status:
-    tier = TierStatus.model_construct(in_flight=in_flight, queued=queued)
-    return Status.model_construct(daemon=DaemonInfo.model_construct(yielded=[]), tiers=[tier])
+    daemon = DaemonInfo(
+        pid=1, version="0", started_at=NOW, uptime_s=1.0, socket="s", database="d", config=None, tcp=None
+    )
+    tier = TierStatus(
+        name="deep",
+        rank=0,
+        engine="llama.cpp",
+        model="m",
+        state=TierState.READY,
+        in_flight=in_flight,
+        queued=queued,
+    )
+    return Status(daemon=daemon, tiers=[tier])
 
 
 def test_a_machine_is_idle_when_nothing_is_at_work_and_nothing_came_lately():

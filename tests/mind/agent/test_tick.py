@@ -1,4 +1,4 @@
-"""Ticks on a real journal, with thoughts that are answered, fail, or kill the process, as the test decides."""
+"""Ticks on a real journal; thoughts are answered, fail, or kill the process, as the test decides."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 
 from subcortex.config import Config, parse
 from subcortex.errors import EngineFailed
-from subcortex.journal.diary import Diary, board_queries
+from subcortex.journal.diary import Diary, board_queries, sessions
 from subcortex.journal.diary import drives as kept
 from subcortex.journal.diary import session_queries as queries
 from subcortex.journal.sessions import parse as parse_session
 from subcortex.journal.sessions import read
 from subcortex.mind.agent import Agent, Outcome
 from subcortex.mind.board import note_session
-from subcortex.types import Depth, Route, ThinkRequest, Thought, Usage, new_thought_id
+from subcortex.types import Depth, Route, ThinkRequest, Thought, Timing, Usage, new_thought_id
 
 DRIVE = """
 description = "{name} for a test."
@@ -61,8 +61,16 @@ class Thinker:
         answer = self.answers.pop(0) if self.answers else "I have nothing to add."
         if isinstance(answer, Exception):
             raise answer
-        return Thought.model_construct(
-            id=new_thought_id(), text=answer, tier="deep", route=Route.model_construct(), usage=Usage()
+        return Thought(
+            id=new_thought_id(),
+            created_at=datetime(2026, 3, 2, tzinfo=UTC),
+            text=answer,
+            tier="deep",
+            model="m",
+            engine="e",
+            route=Route(tier="deep", score=1.0, complexity=1.0),
+            usage=Usage(),
+            timing=Timing(),
         )
 
 
@@ -125,7 +133,8 @@ def test_a_drive_that_is_triggered_has_a_session_and_falls_by_its_depth(config, 
 
     # Both stand at 120 %, and CARE comes first by name; one thought and one note are two things: moderate.
     assert (outcome.did, outcome.drive, outcome.depth) == ("held", "CARE", Depth.MODERATE)
-    assert (outcome.level_before, outcome.level_after) == (pytest.approx(120.0), pytest.approx(60.0))
+    assert outcome.level_before == pytest.approx(120.0)
+    assert outcome.level_after == pytest.approx(60.0)
     assert pressure(diary, "CARE") == pytest.approx(6.0)
     assert pressure(diary, "LEARNING") == pytest.approx(12.0)
     (request,) = think.requests
@@ -144,8 +153,6 @@ def test_a_drive_that_is_triggered_has_a_session_and_falls_by_its_depth(config, 
 
 
 def test_learning_takes_up_the_best_question_and_asks_what_is_left_open(config, diary, clock):
-    from subcortex.journal.diary import sessions
-
     seen = read(parse_session(QUESTIONS), "2026-02-22-1508-LEARNING.md")
     first = sessions.add(diary, QUESTIONS, seen, file="2026-02-22-1508-LEARNING.md", origin="import")
     note_session(diary, first.id, QUESTIONS)
@@ -224,13 +231,15 @@ def test_work_done_builds_what_time_does_not(config, diary, clock):
     assert pressure(diary, "REST") == 0.0
     with diary.transaction() as conn:
         conn.execute(
-            "INSERT INTO daemon_runs (id, started_at, pid, version) VALUES ('r', '2026-03-02T00:00:00Z', 1, '0')"
+            "INSERT INTO daemon_runs (id, started_at, pid, version)"
+            " VALUES ('r', '2026-03-02T00:00:00Z', 1, '0')"
         )
         for number in range(30):
             at = (clock.at - timedelta(minutes=number)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
             conn.execute(
-                "INSERT INTO thoughts (id, run_id, status, created_at, ended_at, tier, model, engine, route, params,"
-                " recorded) VALUES (?, 'r', 'completed', ?, ?, 'deep', 'm', 'e', '{}', '{}', 'full')",
+                "INSERT INTO thoughts"
+                " (id, run_id, status, created_at, ended_at, tier, model, engine, route, params, recorded)"
+                " VALUES (?, 'r', 'completed', ?, ?, 'deep', 'm', 'e', '{}', '{}', 'full')",
                 (f"t{number:02}", at, at),
             )
     tick(config, diary)
@@ -290,8 +299,6 @@ model = "deep.gguf"
     )
     (tmp_path / "drives" / "care.toml").unlink()
     with Diary.open(config.database_path, clock=clock) as diary:
-        from subcortex.journal.diary import sessions
-
         seen = read(parse_session(QUESTIONS), None)
         first = sessions.add(diary, QUESTIONS, seen, file="2026-02-22-1508-LEARNING.md", origin="import")
         note_session(diary, first.id, QUESTIONS)
@@ -308,11 +315,7 @@ model = "deep.gguf"
         assert (outcome.did, outcome.drive) == (
             ("held", "LEARNING") if moment != "settle" else ("waited", None)
         )
-        held = [
-            s
-            for s in queries.sessions(diary)
-            if s.drives and s.drives[0].name == "LEARNING" and s.id != first.id
-        ]
+        held = [found for found in queries.sessions(diary) if found.origin == "tick"]
         assert [s.state for s in held] == ["ended"]
         record = queries.session(diary, held[0].id)
         assert record is not None
