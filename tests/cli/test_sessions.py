@@ -20,8 +20,8 @@ HOSTILE = (
     "| a | b |\n|---|---|\n| \x1b[2J | 2 |\n\rover\x08\x7f [bold]markup[/bold] :smile:\n"
 )
 LEARNING = (
-    "# Session: LEARNING\n**Date:** 2026-02-22 15:08\n**Drive:** LEARNING (137%), CARE\n**Topic:** all-reduce\n"
-    "\n## Depth\n\n**Moderate** — enough.\n"
+    "# Session: LEARNING\n**Date:** 2026-02-22 15:08\n**Drive:** LEARNING (137%), CARE\n"
+    "**Topic:** all-reduce\n\n## Depth\n\n**Moderate** — enough.\n"
 )
 
 

@@ -60,6 +60,115 @@ async def test_every_earlier_version_comes_up_to_date_with_its_thoughts(tmp_path
     assert schema(path) == schema(fresh)
 
 
+#: A row for every table, by the version that brought it; each refers to rows of the tables before.
+_AT = "2026-02-22T15:08:07.000000Z"
+_ROWS: dict[int, dict[str, dict[str, object]]] = {
+    1: {
+        "daemon_runs": {"id": "run", "started_at": _AT, "pid": 999999999, "version": "0.1"},
+        "thoughts": {
+            **{"id": "aa", "run_id": "run", "status": "completed", "created_at": _AT, "tier": "fast"},
+            **{"model": "m", "engine": "vllm", "params": "{}", "recorded": "full", "prompt": "prompt \x00 é"},
+            "route": '{"tier": "fast", "score": 0, "complexity": 0}',
+        },
+        "said": {"thought_id": "aa", "at": _AT, "answer": "so far", "answer_chars": 6, "reasoning_chars": 0},
+    },
+    2: {"events": {"at": _AT, "run_id": "run", "tier": "fast", "kind": "ready", "detail": '{"load_s": 2.5}'}},
+    4: {
+        "hardware_snapshots": {"at": _AT, "digest": "d", "snapshot": "{}"},
+        "boots": {
+            **{"id": "b", "at": _AT, "run_id": "run", "tier": "fast", "engine": "vllm", "model": "m"},
+            **{"gpus": "[]", "tensor_parallel_size": 2, "pipeline_parallel_size": 1, "predicted": '{"x": 1}'},
+            **{"outcome": "failed", "error": '["engine_failed", "no room"]'},
+        },
+    },
+    5: {
+        "sessions": {
+            **{"seq": 1771772887000000, "id": "s", "at": _AT, "kind": "session", "shape": "fields"},
+            **{
+                "origin": "import",
+                "state": "ended",
+                "file": "a.md",
+                "digest": "d",
+                "text": "# A \x00 zebra\r\n",
+            },
+        },
+        "session_drives": {"session_id": "s", "place": 0, "drive": "CARE", "session_seq": 1771772887000000},
+        "session_entries": {"session_id": "s", "at": _AT, "kind": "note", "text": "noted"},
+    },
+    6: {
+        "facts": {
+            **{"id": "f", "at": _AT, "source": "arithmetic", "quantity": "memory", "subject": "70B"},
+            **{"value": 35.0, "statement": "35 GB", "provenance": "{}"},
+        },
+        "gaps": {
+            **{"id": "g", "key": "g", "at": _AT, "question": "How slow?", "state": "answered"},
+            **{"found_by": "rule", "session_id": "s", "closed_by": "s", "fact_id": "f"},
+        },
+        "claims": {
+            **{
+                "id": "c",
+                "key": "c",
+                "at": _AT,
+                "statement": "35 GB",
+                "kind": "statement",
+                "state": "confirmed",
+            },
+            **{"found_by": "rule", "session_id": "s", "fact_id": "f"},
+        },
+        "claim_figures": {
+            "claim_id": "c",
+            "place": 0,
+            "written": "35 GB",
+            "value": 35.0,
+            "low": 34.0,
+            "high": 36.0,
+        },
+    },
+    7: {
+        "drive_states": {"drive": "CARE", "pressure": 12.5, "grown_at": _AT, "thwarted": 2},
+        "drive_events": {"at": _AT, "drive": "CARE", "kind": "satisfied", "depth": "deep", "session_id": "s"},
+    },
+}
+
+
+def contents(conn: sqlite3.Connection, tables: list[str]) -> dict[str, list[tuple[object, ...]]]:
+    return {table: conn.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
+
+
+@pytest.mark.parametrize("version", range(1, LATEST + 1))
+def test_every_row_of_every_table_is_there_after(tmp_path: Path, version: int) -> None:
+    conn = at_version(tmp_path / "journal.db", version)
+    conn.execute("PRAGMA foreign_keys = ON")
+    filled: list[str] = []
+    for step in range(1, version + 1):
+        for table, columns in _ROWS.get(step, {}).items():
+            marks = ", ".join("?" * len(columns))
+            conn.execute(
+                f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", tuple(columns.values())
+            )
+            filled.append(table)
+    before = contents(conn, filled)
+    assert migrate(conn, tmp_path / "journal.db") == version
+    after = contents(conn, filled)
+    # A later step may add columns; it changes none that were there.
+    assert {table: [row[: len(before[table][0])] for row in rows] for table, rows in after.items()} == before
+    assert conn.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert conn.execute("PRAGMA foreign_key_check").fetchall() == []
+    found = {"thoughts_fts": "prompt"} | ({"sessions_fts": "zebra"} if version >= 5 else {})
+    for index, word in found.items():
+        conn.execute(f"INSERT INTO {index} ({index}, rank) VALUES ('integrity-check', 1)")
+        assert len(conn.execute(f"SELECT 1 FROM {index}('{word[:2]}*')").fetchall()) == 1
+    conn.close()
+
+
+def test_every_table_has_a_row_in_that_test(tmp_path: Path) -> None:
+    conn = at_version(tmp_path / "journal.db", LATEST)
+    tables = {name for (name,) in conn.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    conn.close()
+    own = {name for name in tables if "_fts" not in name and not name.startswith("sqlite_")}
+    assert own == {table for rows in _ROWS.values() for table in rows}
+
+
 def test_migrating_again_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     conn = at_version(path, LATEST)
