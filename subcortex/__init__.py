@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from subcortex.client import Client, astream, athink, openai_client, stream, think
+    from subcortex.client import Client, astream, athink, openai_client, session, stream, think
     from subcortex.config import Config
     from subcortex.errors import (
         Cancelled,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from subcortex.types import Chunk, Notice, Route, Thought, Timing, Usage
 
 _HOME = {
-    "subcortex.client": ("Client", "astream", "athink", "openai_client", "stream", "think"),
+    "subcortex.client": ("Client", "astream", "athink", "openai_client", "session", "stream", "think"),
     "subcortex.config": ("Config",),
     "subcortex.errors": (
         "Cancelled",
@@ -80,6 +80,7 @@ __all__ = [
     "astream",
     "athink",
     "openai_client",
+    "session",
     "stream",
     "think",
 ]

@@ -124,7 +124,7 @@ class AgentSection(_Table):
         default=60.0, ge=0, description="the machine is idle once no thought has come for this long"
     )
     tick_s: float = Field(default=60.0, ge=1, description="seconds between ticks of `subcortex agent run`")
-    thought_s: float = Field(default=900.0, gt=0, description="seconds that one thought of a session may take")
+    thought_s: float = Field(default=900.0, gt=0, description="seconds a thought of a session may take")
     max_tokens: int = Field(default=1024, gt=0, description="tokens that one thought of a session may have")
 
 

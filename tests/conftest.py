@@ -65,7 +65,7 @@ def write_config(folder: Path, *, daemon="", journal="", fast="", deep="") -> Pa
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay with one worker, and what boots vLLM all goes to the same: two at once do not fit."""
+    """A file's tests stay with one worker, and all that boots vLLM with the same: two do not fit."""
     for item in items:
         group = "vllm" if item.get_closest_marker("vllm") else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import threading
 from collections.abc import Iterator
@@ -93,7 +94,8 @@ def _tell(outcome: Outcome, *, as_json: bool, quiet: bool = False) -> None:
     if quiet and outcome.did in ("waited", "elsewhere"):
         return
     if as_json:
-        _output.print_json(outcome)
+        # A line each, so that whoever follows `run` reads one after the other.
+        _output.say(json.dumps(_output.plain(outcome), ensure_ascii=True))
         return
     for line in _lines(outcome):
         _output.say(line)

@@ -148,19 +148,30 @@ def _import_command(config_file: Path | None, as_json: bool, paths: tuple[Path, 
         return
     from subcortex.journal.diary import Diary
     from subcortex.journal.folder import import_files
+    from subcortex.mind.board import note_imported
 
     config = load_config(config_file)
     with Diary.open(config.database_path, durability=config.journal.durability) as diary:
         done = import_files(diary, paths, home=_home(config))
+        noted = note_imported(diary, done.added)
     counts = {change: done.count(change) for change in ("new", "known", "updated")}
     if as_json:
         sessions = [item._asdict() for item in done.added if item.change != "known"]
         _output.print_json(
-            {"files": done.files, **counts, "sessions": sessions, "unreadable": _why(done.unreadable)}
+            {
+                "files": done.files,
+                **counts,
+                "sessions": sessions,
+                "gaps": noted.gaps,
+                "claims": noted.claims,
+                "settled": noted.settled,
+                "unreadable": _why(done.unreadable),
+            }
         )
     else:
         told = ", ".join(f"{count} {change}" for change, count in counts.items())
         _output.say(f"{done.files} files: {told}, {len(done.unreadable)} unreadable")
+        _output.say(f"board: {noted.gaps} gaps; {noted.claims} claims, {noted.settled} of them settled")
         _note_unreadable(done.unreadable)
     if done.unreadable:
         raise click.exceptions.Exit(1)

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from subcortex.client.calls import astream, athink, openai_client, stream, think
 from subcortex.client.client import Client
+from subcortex.client.sessions import Session, session
 
-__all__ = ["Client", "astream", "athink", "openai_client", "stream", "think"]
+__all__ = ["Client", "Session", "astream", "athink", "openai_client", "session", "stream", "think"]

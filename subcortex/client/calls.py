@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from pydantic import BaseModel, ValidationError
 
 from subcortex import config as configuration
+from subcortex.client import sessions
 from subcortex.client.client import Client
 from subcortex.config import Config
-from subcortex.errors import EngineFailed, InvalidRequest
+from subcortex.errors import EngineFailed, InvalidRequest, JournalError
 from subcortex.types import Chunk, Message, Notice, ThinkRequest, Thought
 
 if TYPE_CHECKING:
@@ -51,7 +53,8 @@ def think(prompt: Prompt, **options: Unpack[Options]) -> Thought:
             obeys it and ``thought.parsed`` is an instance), ``tools`` and ``tool_choice`` (OpenAI's),
             ``deadline`` (seconds until the answer must be whole), ``wait_s`` (seconds that the thought
             may wait for its tier, so that one swap serves many), ``priority`` (higher first),
-            ``session`` (a name that groups thoughts), ``max_tokens``, ``temperature``, ``top_p``,
+            ``session`` (a name that groups thoughts; inside ``with session(…)`` it is that one, and so is
+            the drive), ``max_tokens``, ``temperature``, ``top_p``,
             ``seed``, ``stop``, and ``client`` (another daemon's than the default configuration's).
 
     Returns:
@@ -125,6 +128,10 @@ def _request(
     fields = dict(options)
     client = fields.pop("client", None) or _default_client()
     schema: type[BaseModel] | None = fields.pop("schema", None)
+    held = sessions.current()
+    if held is not None and fields.get("session") is None:
+        fields["session"] = held.id
+        fields["drive"] = fields.get("drive") or held.drive
     if "deadline" in fields:
         fields["deadline_s"] = fields.pop("deadline")
     if isinstance(fields.get("stop"), str):
@@ -149,6 +156,11 @@ def _request(
 
 
 def _parsed(thought: Thought, schema: type[BaseModel] | None) -> Thought:
+    held = sessions.current()
+    if held is not None and thought.session == held.id:
+        # The answer is worth more than its place in the session, and its row names the session anyhow.
+        with suppress(JournalError):
+            held.collect(thought.id)
     if schema is None or thought.tool_calls:
         return thought
     try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,8 @@ from subcortex.experiments.arithmetic import Settlement, settle
 from subcortex.journal.board import Gap, claims_in, gaps_in, lines_of, question_kind
 from subcortex.journal.diary import Diary, board
 from subcortex.journal.diary.board_records import NewFact, Verdict
+from subcortex.journal.diary.session_queries import whole
+from subcortex.journal.diary.session_records import Added
 from subcortex.version import version
 
 #: Of a session, so many characters are shown to a model, and so many questions taken from it.
@@ -52,6 +54,23 @@ def note_session(diary: Diary, session_id: str, text: str) -> Noted:
     findings = {index: fact_of(found) for index, claim in enumerate(claims) if (found := settle(claim))}
     recorded = board.record(diary, session_id, gaps_in(lines), claims, findings)
     return Noted(recorded.gaps, recorded.claims, recorded.settled)
+
+
+def note_imported(diary: Diary, added: Iterable[Added]) -> Noted:
+    """Do the same for what an import brought or changed; what was known already is on the board.
+
+    Raises:
+        JournalError: The database cannot be read or written.
+    """
+    total = Noted(0, 0, 0)
+    for item in added:
+        if item.change == "known":
+            continue
+        with diary.reading() as conn:
+            text = whole(conn, item.id).text
+        found = note_session(diary, item.id, text)
+        total = Noted(*(one + more for one, more in zip(astuple(total), astuple(found), strict=True)))
+    return total
 
 
 def fact_of(found: Settlement) -> tuple[Verdict, NewFact]:
