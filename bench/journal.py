@@ -6,7 +6,8 @@ The journal is made up in a temporary folder, in the real tables with their trig
 milliseconds at the 95th percentile: ``search_p95_ms``, the newest twenty sessions or thoughts that have the
 words, from common to rare, alone and together, narrowed or not; ``list_p95_ms``, the newest twenty by drive,
 depth, kind and date; ``append_p95_ms``, the slowest of a session added whole, a note on an open one, and a
-thought begun and completed. ``import_300_s`` is the median of imports of 300 varied files each.
+thought begun and completed. ``import_300_s`` is the median of imports of 300 varied files each,
+what they ask and claim put on the board, as ``sessions import`` does.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from subcortex.journal.diary import Diary, sessions
 from subcortex.journal.diary import session_queries as queries
 from subcortex.journal.folder import import_files
 from subcortex.journal.sessions import parse, read
+from subcortex.mind.board import note_imported
 from subcortex.types import Depth
 
 ROOT = Path(__file__).parent.parent
@@ -126,6 +128,7 @@ def imports(folder: Path, path: Path, n: int, words: Words, rng: random.Random) 
         with Diary.open(path) as diary:
             began = time.perf_counter()
             done = import_files(diary, [folder / f"files{number}"])
+            note_imported(diary, done.added)
             taken.append(time.perf_counter() - began)
         assert done.count("new") == 300, done
     return taken
