@@ -86,6 +86,9 @@ def step_005_sessions(db: Database) -> None:
             text, content = 'sessions', content_rowid = 'seq', prefix = '2 3',
             tokenize = 'unicode61 remove_diacritics 2'
         )""")
+    # Every sixteenth session would pay for a merge of the index; every sixty-fourth costs a search little.
+    for name, value in (("automerge", 0), ("crisismerge", 64)):
+        db.execute("INSERT INTO sessions_fts (sessions_fts, rank) VALUES (?, ?)", (name, value))
     add = "INSERT INTO sessions_fts (rowid, text) VALUES (new.seq, new.text);"
     remove = "INSERT INTO sessions_fts (sessions_fts, rowid, text) VALUES ('delete', old.seq, old.text);"
     db.execute(f"CREATE TRIGGER sessions_search_inserted AFTER INSERT ON sessions BEGIN {add} END")
