@@ -21,6 +21,19 @@ _WORDS = {
     "deep": Depth.DEEP,
     "full": Depth.FULL,
     "complete": Depth.FULL,
+    **{
+        word: depth
+        for depth, words in (
+            (
+                Depth.SHALLOW,
+                "flach oberflächlich superficial superficiel superficielle superficiale raso rasa",
+            ),
+            (Depth.MODERATE, "mittel mäßig moderado moderada modéré modérée moderato moderata"),
+            (Depth.DEEP, "tief profundo profunda profond profonde profondo profonda"),
+            (Depth.FULL, "vollständig completo completa complète pleno plena"),
+        )
+        for word in words.split()
+    },
 }
 _LETTERS = {"s": Depth.SHALLOW, "m": Depth.MODERATE, "d": Depth.DEEP, "f": Depth.FULL}
 #: Percent of the pressure that goes, by Emergence's tables: what is asked for, and what it takes by itself.
@@ -56,6 +69,16 @@ _ALONE = re.compile(
 _NEGATED = re.compile(
     r"\b(?:not|never|no|isn't|wasn't|nor|without|less than|more than)\b[^.;,—–]{0,20}$", re.IGNORECASE
 )
+_BETWEEN = re.compile(rf"\bbetween\W{{1,5}}({_CLEAR})\W{{1,5}}and\W{{1,5}}({_CLEAR})\b", re.IGNORECASE)
+#: Nothing but a reason follows, or another depth.
+_ALL_SAID = re.compile(r"[*_`~!]{0,5}(?:\s{0,4}(?:$|[—–:.,;(!|/→+…-])|[ ]{0,4}\n)|[ ]to[ ]|[ ]or[ ]")
+_ON_ITS_OWN = re.compile(
+    rf"(?:[*_~(\[`]{{1,3}}|[—–-]{{1,2}}[ ])({_CLEAR})[.!]?[*_~)\]`]{{0,3}}", re.IGNORECASE
+)
+_BOX = re.compile(
+    rf"(?:\[(?P<in>[ xX✓✔])\]|(?P<box>[☐☑☒✅✔✓]))[ \t*_`]{{0,6}}(?P<word>{_ANY})\b", re.IGNORECASE
+)
+_UNTICKED = ("☐", " ")
 _ENCLOSED = re.compile(rf"[(\[](?:auto-)?({_CLEAR}|none)\b", re.IGNORECASE)
 _LETTER = re.compile(r"\W*([smdf])\W*", re.IGNORECASE)
 _PROSE_AFTER = re.compile(r"[*_]{0,2}[ ](?:of|the|day|stop|house|time)\b", re.IGNORECASE)
@@ -95,7 +118,9 @@ def leading(text: str) -> DepthFound | None:
     second = _SECOND.match(seen, match.end())
     if second is not None:
         other = _WORDS[second["word"].lower()]
-        if second["how"] in ("→", "->", "then"):
+        if other is depth:
+            rule = None
+        elif second["how"] in ("→", "->", "then"):
             depth, rule = other, f"of {match['word']} and {second['word']} the later counts"
         else:
             depth = min(depth, other, key=_ORDER.index)
@@ -104,6 +129,37 @@ def leading(text: str) -> DepthFound | None:
     else:
         end = match.end()
     return DepthFound(depth, _reason(text[end:]), rule)
+
+
+def leading_alone(text: str) -> DepthFound | None:
+    """Return the depth that ``text`` begins with, if what follows is no sentence about something else.
+
+    ``Deep — I meant it`` and ``Moderate``, but not ``Deep water lanternfish``.
+    """
+    seen = text[:_SEEN_CHARS]
+    match = _LEAD.match(seen)
+    return leading(text) if match is not None and _ALL_SAID.match(seen, match.end()) else None
+
+
+def on_its_own(line: str) -> DepthFound | None:
+    """Return the depth that is all there is on a marked line: ``— moderate``, ``*deep*``."""
+    match = _ON_ITS_OWN.fullmatch(line.strip()) if len(line) < 40 else None
+    return DepthFound(_WORDS[match[1].lower()], None, "named alone at the end") if match else None
+
+
+def ticked(text: str) -> tuple[bool, DepthFound | None]:
+    """Return whether ``text`` offers depths beside boxes to tick, and the one that is ticked.
+
+    What names a depth first offers none: ``Shallow — [x] deep was planned``.
+    """
+    boxes = list(_BOX.finditer(text[:_SEEN_CHARS]))
+    lead = _LEAD.match(text[:_SEEN_CHARS])
+    if not boxes or (lead is not None and lead.start("word") < boxes[0].start()):
+        return False, None
+    chosen = {
+        _WORDS[match["word"].lower()] for match in boxes if (match["in"] or match["box"]) not in _UNTICKED
+    }
+    return True, DepthFound(chosen.pop()) if len(chosen) == 1 else None
 
 
 def letter(text: str) -> DepthFound | None:
@@ -124,6 +180,9 @@ def mentioned(text: str) -> DepthFound | None:
     None where it names several, or what it is not.
     """
     seen = text[:_SEEN_CHARS]
+    if (between := _BETWEEN.search(seen)) is not None:
+        lesser = min((_WORDS[word.lower()] for word in between.groups()), key=_ORDER.index)
+        return DepthFound(lesser, text.strip() or None, "of two that it is between the lesser counts")
     found = {
         match["word"].lower()
         for match in _ALONE.finditer(seen)

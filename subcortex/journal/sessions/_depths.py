@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from functools import lru_cache
 
-from subcortex.journal.sessions import _depth_words, _satisfied
+from subcortex.journal.sessions import _depth_words, _front_matter, _lines, _satisfied
 from subcortex.journal.sessions._depth_words import DepthFound
 from subcortex.journal.sessions._drive_names import DriveLevel
-from subcortex.journal.sessions._keys import matching, plain_key
+from subcortex.journal.sessions._keys import matching, plain_key, words
 from subcortex.journal.sessions._outline import Outline, Section
 from subcortex.journal.sessions._titles import TitleSays
 
@@ -31,6 +33,21 @@ _DEPTH_KEYS = (
     "tiefe",
     "profundidad",
     "profondeur",
+    "profundidade",
+    "profondità",
+)
+#: What may stand beside "depth" in a key or heading that is still about the session: "my honest depth".
+_DEPTH_NAMES = words("depth tiefe profundidad profondeur profundidade profondità")
+_BESIDE_DEPTH = words(
+    "a an the my our own self overall final honest actual real true session satisfaction drive reached"
+    " achieved attained estimated rated rating rate assessment assessed check level score verdict evaluation"
+    " reflection summary note notes of for on and this today engagement general total by me how did it go"
+    " deep was is i went get got"
+)
+#: Keys inside a statement on depth that say what was meant or was before, and not what came of it.
+_AIMS = words(
+    "target targeted aim aimed goal planned plan intended wanted hoped hope expected predicted initial"
+    " previous last before prior next scale options threshold"
 )
 LOOSER_KEYS = (
     "satisfaction",
@@ -61,6 +78,8 @@ _HEADINGS = frozenset(
     )
 )
 _BODY_CHARS = 20_000
+_WORD = re.compile(r"\w+")
+_LINE_DRESS = " \t\r\n>*_-+•·|`"
 _LOOSER_HEADINGS = frozenset(
     (
         "satisfaction",
@@ -81,11 +100,16 @@ def depth(
     """Return the writer's depth, and sentences on what could not be read or took a rule."""
     doubts: list[str] = []
     for source, text in _sources(places):
-        found = _depth_words.leading(text) or _depth_words.letter(text) or _of_text(text, drives)
+        boxes, found = _depth_words.ticked(text)
+        if not boxes:
+            found = _depth_words.leading(text) or _depth_words.letter(text) or _of_text(text, drives)
         if found is not None:
             return _told(found)
         if text.strip():
             doubts.append(f"the {source} {text.strip()[:60]!r} is no depth that is known here")
+    for text in _named(places):
+        if found := _depth_words.leading_alone(text):
+            return _told(found)
     for found in _looser(places, titles, drives):
         return _told(found)
     return None, tuple(doubts)
@@ -111,6 +135,24 @@ def _sources(places: Outline) -> Iterator[tuple[str, str]]:
     yield from reversed(
         matching((*places.loose, *places.body), (*_DEPTH_KEYS, *reversed(_SATISFACTION_KEYS)))
     )
+
+
+def _named(places: Outline) -> Iterator[str]:
+    """Yield texts under keys and headings that are about depth by all their words: ``My honest depth``."""
+    for section in reversed(places.sections[-_LAST_SECTIONS:]):
+        if section.level and is_depth_name(_heading(section)):
+            yield _first_paragraph(section)
+    fields = (*places.front, *places.head, *reversed((*places.loose, *places.body)))
+    yield from (value for key, value in fields if is_depth_name(plain_key(key)))
+
+
+@lru_cache(maxsize=2048)
+def is_depth_name(plain: str) -> bool:
+    """Whether a key or heading, as ``plain_key`` gives it, is about how deep the session was."""
+    said = [word for word in _WORD.findall(plain[:_HEADING_CHARS]) if not word.isdigit()]
+    if _DEPTH_NAMES.isdisjoint(said) and said[:2] != ["how", "deep"]:
+        return False
+    return all(word in _BESIDE_DEPTH or word in _DEPTH_NAMES for word in said)
 
 
 def _looser(
@@ -146,10 +188,31 @@ def _looser(
                 yield found
     if found := _of_depths(list(_satisfied.events(places)), drives):
         yield found
+    if titles and titles[0].satisfaction:
+        for section in places.sections[:_LAST_SECTIONS]:
+            if found := _beside(section.body[:_BODY_CHARS], drives):
+                yield found
+    if places.last_alone and (found := _depth_words.on_its_own(places.last_alone)):
+        yield found
 
 
 def _of_text(text: str, drives: tuple[DriveLevel, ...]) -> DepthFound | None:
-    return _of_events(text, drives) or _beside(text, drives) or _depth_words.mentioned(text)
+    return (
+        _of_events(text, drives) or _beside(text, drives) or _of_lines(text) or _depth_words.mentioned(text)
+    )
+
+
+def _of_lines(text: str) -> DepthFound | None:
+    """Return the depth of the one line that says what was reached: ``Target: deep``, ``Actual: moderate``."""
+    lines = _lines.split(text[: _lines.SEEN_CHARS])[:20]
+    pairs = [pair for line in lines if (pair := _front_matter.pair(line.strip(_LINE_DRESS))) is not None]
+    told = [
+        found
+        for key, value in pairs
+        if not _AIMS.intersection(plain_key(key.strip("*_")).split())
+        and (found := _depth_words.leading_alone(value))
+    ]
+    return told[0] if len({found.depth for found in told}) == 1 else None
 
 
 def _beside(text: str, drives: tuple[DriveLevel, ...]) -> DepthFound | None:

@@ -6,20 +6,18 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from subcortex.journal.sessions._keys import words
+
 _SEEN_CHARS = 1000
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
 #: Drives that agents have been seen to have. Others are drives where the text leaves no doubt of it.
-KNOWN = _words(
+KNOWN = words(
     "CARE MAINTENANCE REST WANDER LEARNING CURIOSITY CREATIVE SOCIAL PLAY READING EMBODIMENT ANXIETY"
     " CREATIVITY EXPLORATION REFLECTION CONNECTION NOVELTY_SEEKING DEEP_WORK FIRST_LIGHT"
 )
 #: Capitals in titles and file names that are no drives.
-NOT_DRIVES = _words(
+NOT_DRIVES = words(
     "GPU GPUS CPU RAM VRAM KV TP PP DP AI ML LLM LLMS API APIS REST_API CUDA NCCL NVLINK PCIE VLLM GGUF"
     " GPTQ AWQ YAML JSON HTML CSS SQL SQLITE HTTP README TODO NOTE NOTES LOG LOGS DONE WIP FAQ TIL SESSION"
     " SESSIONS DRIVE DRIVES SATISFACTION DEFERRAL DEFERRED DEFER SUMMARY UTC GMT EST EDT PST PDT CET CEST"
@@ -27,7 +25,7 @@ NOT_DRIVES = _words(
     " MODE MORNING EVENING NIGHT AFTERNOON"
     " SHALLOW MODERATE DEEP FULL IMPORTANT WARNING DATE TIME TOPIC ID OF THE AND OR A I"
 )
-_NONE = _words(
+_NONE = words(
     "none no null nil n/a na - – — unknown tbd manual cron heartbeat drive choice user human self timer"
     " schedule scheduled auto random nothing"
 )
@@ -40,7 +38,7 @@ _BREAKS = re.compile(
 )
 _COUNTED = re.compile(r"\s*\d+\s+drives?\b[^(\[:]{0,20}[(\[:](.*)", re.IGNORECASE | re.DOTALL)
 _STRUCK = re.compile(r"~~[^~\n]{1,80}~~")
-_OTHER_LABELS = _words("level pressure threshold percent priority reason valence band state status trigger")
+_OTHER_LABELS = words("level pressure threshold percent priority reason valence band state status trigger")
 _LABEL = re.compile(r"(?:name|drive|id|main|primary|secondary|triggered(?: by)?)\s*[:=]\s*", re.IGNORECASE)
 _ENDS_NAME = re.compile(
     r"[(\[{:#<=]|\s[-–—@]+\s|\s@|\s\d|\s(?:at|was|is|drive|session|level|triggered|pressure|for|from|by)\b|—|–",
@@ -84,8 +82,8 @@ def looks_like_drive(word: str) -> bool:
 
 def says_none(text: str) -> bool:
     """Whether a value says that there is no drive."""
-    words = text.strip(" \t*_`\"'[](){}.").split("(")[0].strip().lower()
-    return not words or words in _NONE
+    said = text.strip(" \t*_`\"'[](){}.").split("(")[0].strip().lower()
+    return not said or said in _NONE
 
 
 def levels(text: str) -> tuple[DriveLevel, ...]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from subcortex.journal.sessions import _drive_names, _satisfied, _titles
 from subcortex.journal.sessions._drive_names import DriveLevel
-from subcortex.journal.sessions._keys import Pair, first_value, matching
+from subcortex.journal.sessions._keys import Pair, first_value, matching, plain_key, words
 from subcortex.journal.sessions._outline import Outline
 from subcortex.journal.sessions._titles import FileSays, TitleSays
 
@@ -74,6 +74,10 @@ _IN_PROSE = re.compile(
 )
 
 
+#: Drives that are no motives.
+_HARDWARE = words("hard disk flash usb thumb google test external tape ssd nvme")
+
+
 def explicit_names(places: Outline) -> frozenset[str]:
     """Return the names in fields that hold drives."""
     return frozenset(drive.name for drive in _explicit(places))
@@ -101,7 +105,8 @@ def drives(
         found = _drive_names.merged((*titled, *by_file.drives))
     side = tuple(_certain(matching((*places.front, *places.head), SIDE_KEYS)))
     if not found:
-        found = _drive_names.merged(side) or _last_resorts(places)
+        logs = by_file.satisfaction or any(title.satisfaction for title in titles)
+        found = _drive_names.merged(side) or _last_resorts(places, logs=logs)
     elif side:
         levels = {drive.name: drive for drive in side}
         found = _drive_names.merged(
@@ -131,10 +136,17 @@ def _certain(pairs: Iterable[Pair]) -> Iterator[DriveLevel]:
                 yield drive
 
 
-def _last_resorts(places: Outline) -> tuple[DriveLevel, ...]:
+def _last_resorts(places: Outline, *, logs: bool) -> tuple[DriveLevel, ...]:
     """Return drives from where they may be about something else: list items, sections, commands."""
     loose = tuple(_certain(matching((*places.loose, *places.body), MAIN_KEYS)))
     if loose:
+        return _drive_names.merged(loose)
+    asked = [
+        pair
+        for pair in (*places.head, *places.loose, *places.body)
+        if "drive" in (said := plain_key(pair[0]).split()) and not _HARDWARE.intersection(said)
+    ]
+    if asked and (loose := tuple(_certain(asked))):
         return _drive_names.merged(loose)
     prose = [
         DriveLevel(_drive_names.canonical(match["name"]), _drive_names.level_in(line[match.start() :]))
@@ -153,7 +165,13 @@ def _last_resorts(places: Outline) -> tuple[DriveLevel, ...]:
     ]
     if headed:
         return _drive_names.merged(headed)
-    return _drive_names.merged(DriveLevel(found.drive) for found in _satisfied.events(places) if found.drive)
+    if told := [DriveLevel(event.drive) for event in _satisfied.events(places) if event.drive]:
+        return _drive_names.merged(told)
+    if not logs:
+        return ()
+    # What is headed as satisfaction lists drives with their depths.
+    listed = (event.drive for section in places.sections[:50] for event in _satisfied.beside(section.body))
+    return _drive_names.merged(DriveLevel(name) for name in listed if name)
 
 
 def _with_level(found: tuple[DriveLevel, ...], places: Outline) -> tuple[DriveLevel, ...]:

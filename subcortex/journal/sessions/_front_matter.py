@@ -34,7 +34,10 @@ def find(lines: list[str], start: int) -> Found | None:
 
     Left open, it reaches as far as lines look like its own: a blank line, a heading or prose ends it.
     """
-    if start >= len(lines) or _lines.bare(lines[start]).removeprefix(_lines.BOM).rstrip() != "---":
+    mark = _lines.bare(lines[start]).removeprefix(_lines.BOM).rstrip() if start < len(lines) else ""
+    if mark == "+++":
+        return _toml(lines, start)
+    if mark != "---":
         return None
     end = start + 1
     blank = False
@@ -63,6 +66,21 @@ def find(lines: list[str], start: int) -> Found | None:
     while end < len(lines) and _belongs(_lines.bare(lines[end])):
         end += 1
     return Found(end, _entries(lines[start + 1 : end]), False)
+
+
+def _toml(lines: list[str], start: int) -> Found | None:
+    """Return front matter between ``+++``: ``key = value`` lines."""
+    entries: list[Entry] = []
+    for at in range(start + 1, len(lines)):
+        line = _lines.bare(lines[at]).rstrip()
+        if line == "+++":
+            return Found(at + 1, tuple(entries), True) if entries else None
+        key, equals, value = line.partition("=")
+        if equals and (found := _KEY.fullmatch(key[:_KEY_CHARS].strip())) is not None:
+            entries.append(Entry(found[1].strip(), _value([value.strip()])))
+        elif not entries and line and line[0] not in "#[":
+            return None
+    return None
 
 
 def pair(line: str) -> tuple[str, str] | None:

@@ -8,6 +8,11 @@ from functools import lru_cache
 Pair = tuple[str, str]
 
 
+def words(text: str) -> frozenset[str]:
+    """Return the words of ``text``, to ask whether one is among them."""
+    return frozenset(text.split())
+
+
 @lru_cache(maxsize=2048)
 def plain_key(key: str) -> str:
     """Return ``key`` in lower case, words by single spaces, what is in parentheses left out."""

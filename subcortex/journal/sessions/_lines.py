@@ -15,6 +15,9 @@ BOM = "\ufeff"
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
 _HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*)|([^#\s].*))", re.DOTALL)
 _UNDERLINE = re.compile(r" {0,3}={3,}[ \t]*")
+_DASHES = re.compile(r"(-{3,80})[ \t]*")
+#: What may be underlined with dashes: words, and no sentence, field, list, quotation or table.
+_UNDERLINED = re.compile(r"[^\W\d_][^:|.!?;,]{1,78}[^\W_]\)?")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)", re.DOTALL)
 _KEY = r"(?!\s)([^*_:\s][^*:]{0,79})"
 #: ``**Key:** value``, ``**Key**: value``, and the same with ``__`` or a single ``*``.
@@ -75,6 +78,17 @@ def is_rule(line: str) -> bool:
 def is_underline(line: str) -> bool:
     """Whether the line makes a title of the text above it (``===``)."""
     return "=" in line[:4] and _UNDERLINE.fullmatch(line) is not None
+
+
+def is_dashed_heading(line: str, above: str) -> bool:
+    """Whether ``line`` makes a heading of ``above``; a rule right under a line of prose looks alike.
+
+    It does if it was drawn as long as the words are.
+    """
+    if not line.startswith("---") or (dashes := _DASHES.fullmatch(line)) is None:
+        return False
+    words = above.strip()
+    return len(dashes[1]) == len(words) and _UNDERLINED.fullmatch(words) is not None
 
 
 def fence(line: str) -> tuple[str, str] | None:

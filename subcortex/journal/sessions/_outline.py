@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from subcortex.journal.sessions import _front_matter, _lines
+from subcortex.journal.sessions._keys import plain_key, words
 from subcortex.journal.sessions.document import (
     Blank,
     Block,
@@ -16,6 +17,7 @@ from subcortex.journal.sessions.document import (
     FrontMatter,
     Heading,
     Paragraph,
+    Wrapping,
 )
 
 Pair = tuple[str, str]
@@ -26,6 +28,17 @@ _HEAD_LINES = 20
 #: No text has more unmarked fields that mean something; a hostile one may have millions.
 _LOOSE = 5000
 _BOLD_DASHED = re.compile(r"[-*•]?[ ]{0,3}\*\*([^*:]{2,60})\*\*[ ]{0,3}[—–-][ ]{0,3}")
+#: ``**Depth** moderate``: a key in bold and a few words, without a colon.
+_BOLD_BARE = re.compile(
+    r"[-*•]?[ ]{0,3}\*\*((?:\w{1,20} ){0,2}depth|drives?|date|time)\*\*[ ]{1,3}(\S[^\r\n]{0,60})",
+    re.IGNORECASE,
+)
+_DASHED_DEPTH = re.compile(r"((?:\w{1,20}[ ]){0,2}depth)[*_]{0,3}[ ]{1,3}[—–-][ ]{1,3}(\S.*)", re.IGNORECASE)
+#: Front matter whose value may hold further entries that speak of the session.
+_HOLDERS = words(
+    "session meta metadata info header emergence rating satisfaction satisfied result outcome assessment"
+    " drive drives"
+)
 _BOLD_LINE = re.compile(r"\s{0,3}(?:\*\*|__)([^*_]{2,60})(?:\*\*|__)\s{0,8}")
 #: What a heading below level 1 has to say to be the title of a text without one.
 _TITLE = re.compile(r"\bsession|\bdrive\b|satisfaction|deferral|\d{4}-\d\d-\d\d|\d{1,3}\s?%", re.IGNORECASE)
@@ -58,8 +71,11 @@ class Outline:
         front: Entries of the front matter.
         head: Bold fields before the first section.
         body: Bold fields inside sections.
-        loose: ``key: value`` lines that are marked by nothing, list items and table rows among them.
+        loose: ``key: value`` lines that are marked by nothing, list items and table rows among them; also
+            what is nested in the front matter.
         head_lines: Short lines of prose before the first section.
+        last_lines: The last three of prose.
+        last_alone: The last paragraph if it is one short line, with its marks.
         has_front_matter: Also if it is empty.
         titles: Headings of level 1; the first heading of all where there is none.
     """
@@ -70,6 +86,7 @@ class Outline:
     loose: tuple[Pair, ...]
     head_lines: tuple[str, ...]
     last_lines: tuple[str, ...]
+    last_alone: str
     has_front_matter: bool
     unclosed: bool
     titles: tuple[str, ...]
@@ -102,6 +119,9 @@ def outline(document: Document) -> Outline:
         if isinstance(block, FrontMatter):
             has_front_matter, unclosed = True, not block.closed
             front.extend((entry.key, entry.value) for entry in block.entries)
+            for entry in block.entries:
+                if plain_key(entry.key) in _HOLDERS:
+                    loose.extend(_nested(entry.value))
         elif isinstance(block, Heading):
             in_head = in_head and place == title_at
         elif isinstance(block, Fields):
@@ -128,11 +148,26 @@ def outline(document: Document) -> Outline:
         tuple(loose),
         tuple(head_lines),
         tuple(_short(last.lines[-3:])) if last is not None else (),
+        last.lines[0].strip()
+        if last is not None and len(last.lines) == 1 and len(last.lines[0]) < 80
+        else "",
         has_front_matter,
         unclosed,
         titles,
         tuple(_sections(document)),
     )
+
+
+def _nested(value: str) -> Iterator[Pair]:
+    """Yield the entries inside a value of the front matter; of a list, those of its first item."""
+    value = value[: _lines.SEEN_CHARS].strip()
+    lines = value.strip("{}").split(",") if value.startswith("{") else value.split("\n")
+    seen: set[str] = set()
+    for line in lines:
+        found = _front_matter.pair(line.strip().removeprefix("- "))
+        if found is not None and found[1] and found[0] not in seen:
+            seen.add(found[0])
+            yield found[0], found[1].strip("\"'")
 
 
 def _heading_text(block: Block) -> str:
@@ -167,7 +202,12 @@ def _loose(block: Paragraph) -> Iterator[Pair]:
         if (dashed := _BOLD_DASHED.match(line)) is not None:
             yield dashed[1], line[dashed.end() : _lines.SEEN_CHARS].strip()
             continue
+        if (bold := _BOLD_BARE.fullmatch(_lines.bare(line))) is not None:
+            yield bold[1], bold[2].strip()
+            continue
         if ":" not in line:
+            if len(line) < _SHORT_CHARS and (said := _DASHED_DEPTH.match(line.strip(_DRESS + "\r\n"))):
+                yield said[1], said[2].strip("*_ ")
             continue
         bare = _lines.bare(line)[: _lines.SEEN_CHARS].strip(_DRESS)
         # Several on a line, as in a footer: *Drive: CARE | Depth: deep*
@@ -189,6 +229,9 @@ def _table(lines: list[str]) -> Iterator[Pair]:
         yield from ((row[0].rstrip(":"), row[1]) for row in rows)
     if len(rows) > 1:
         yield from zip((cell.rstrip(":") for cell in rows[0]), rows[1], strict=False)
+    if len(rows) > 2 and plain_key(rows[0][0].rstrip(":")) in ("drive", "drives"):
+        # A row for each drive; of the other columns the first row's speak for the whole.
+        yield from (("drive", row[0]) for row in rows[2:])
 
 
 def _sections(document: Document) -> Iterator[Section]:
@@ -205,6 +248,8 @@ def _sections(document: Document) -> Iterator[Section]:
             level, heading, first_line, lines = block.level, block.text, number, []
         elif isinstance(block, FrontMatter):
             first_line = number + len(block.lines)
+        elif isinstance(block, Wrapping):
+            first_line = number + 1 if not (level or lines) else first_line
         else:
             lines.extend(block.lines)
     yield from _section(level, heading, first_line, above, lines)

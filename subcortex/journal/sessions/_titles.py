@@ -184,7 +184,7 @@ def file_says(file_name: str | None) -> FileSays:
     when = _when(match) if match is not None else None
     if match is not None and when is not None:
         name = f"{name[: match.start()]} {name[match.end() :]}"
-    words = [word for word in re.split(r"[-\s.,+&()\[\]#]+", name) if word.strip("_")]
+    words = [word.strip("_") for word in re.split(r"[-\s.,+&()\[\]#]+", name) if word.strip("_")]
     said = {word.lower() for word in words}
     satisfaction, deferral = bool(said & _SATISFYING), bool(said & _DEFERRING)
     parts = [word for word in words if not _is_noise(word)]

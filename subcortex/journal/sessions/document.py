@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from subcortex.journal.sessions import _front_matter, _lines
 from subcortex.journal.sessions._front_matter import Entry
 
+#: What is said of a fence that is put around a whole text.
+_WRAPS = ("", "md", "markdown", "yaml", "yml")
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -66,6 +69,11 @@ class FrontMatter(Block):
 
 
 @dataclass(frozen=True, slots=True)
+class Wrapping(Block):
+    """A line of the fence that a writer put around the whole text; no part of what the text says."""
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """A text as its blocks, in order."""
 
@@ -82,20 +90,20 @@ class Document:
 def parse(text: str) -> Document:
     """Return ``text`` as a document; never fails, and ``render`` gives ``text`` back."""
     lines = _lines.split(text)
-    blocks: list[Block] = []
-    at = 0
-    while at < len(lines) and _lines.is_blank(_lines.bare(lines[at]).removeprefix(_lines.BOM)):
-        at += 1
-    found = _front_matter.find(lines, at)
-    if found is not None:
-        if at:
-            blocks.append(Blank(tuple(lines[:at])))
-        blocks.append(FrontMatter(tuple(lines[at : found.end]), found.entries, found.closed))
-        at = found.end
-    else:
-        at = 0
-    blocks.extend(_Body(lines, at, whole=True).blocks())
-    return Document(tuple(blocks))
+    wrapping = _wrapping(lines)
+    if wrapping is None:
+        return Document(tuple(_blocks(lines)))
+    opens, closes = wrapping
+    before, inside, behind = lines[:opens], lines[opens + 1 : closes], lines[closes + 1 :]
+    return Document(
+        (
+            *((Blank(tuple(before)),) if before else ()),
+            Wrapping((lines[opens],)),
+            *_blocks(inside),
+            Wrapping((lines[closes],)),
+            *_Body(behind, 0, whole=False).blocks(),
+        )
+    )
 
 
 def parse_body(text: str) -> tuple[Block, ...]:
@@ -106,6 +114,68 @@ def parse_body(text: str) -> tuple[Block, ...]:
 def render(document: Document) -> str:
     """Return the text of ``document``: its lines, joined."""
     return "".join(line for block in document.blocks for line in block.lines)
+
+
+def _blocks(lines: list[str]) -> list[Block]:
+    """Return a whole text's blocks, front matter first."""
+    blocks: list[Block] = []
+    at = _first_said(lines)
+    found = _front_matter.find(lines, at)
+    if found is not None:
+        if at:
+            blocks.append(Blank(tuple(lines[:at])))
+        blocks.append(FrontMatter(tuple(lines[at : found.end]), found.entries, found.closed))
+        at = found.end
+    else:
+        at = 0
+    blocks.extend(_Body(lines, at, whole=True).blocks())
+    return blocks
+
+
+def _first_said(lines: list[str]) -> int:
+    at = 0
+    while at < len(lines) and _lines.is_blank(_lines.bare(lines[at]).removeprefix(_lines.BOM)):
+        at += 1
+    return at
+
+
+def _wrapping(lines: list[str]) -> tuple[int, int] | None:
+    """Return where the fence around a whole text opens and closes, if there is one.
+
+    Some programs fence what they write. It is no quotation if it begins like a session and nothing but
+    prose is behind it.
+    """
+    opens = _first_said(lines)
+    if opens == len(lines):
+        return None
+    fence = _lines.fence(_lines.bare(lines[opens]).removeprefix(_lines.BOM))
+    if fence is None or fence[1].lower() not in _WRAPS:
+        return None
+    closes, within = None, 0
+    for at in range(opens + 1, len(lines)):
+        found = _lines.fence(_lines.bare(lines[at]))
+        if found is None or found[0][0] != fence[0][0]:
+            continue
+        if found[1]:
+            within += 1
+        elif within:
+            within -= 1
+        elif len(found[0]) >= len(fence[0]):
+            closes = at
+            break
+    if closes is None:
+        return None
+    inside = lines[opens + 1 : closes]
+    start = _first_said(inside)
+    first = _lines.bare(inside[start]) if start < len(inside) else ""
+    begins = _front_matter.find(inside, start) is not None or (
+        fence[1] != "" and ((found_at := _lines.heading(first)) is not None and found_at[0] == 1)
+    )
+    if not begins and not any(_lines.bold_fields(_lines.bare(line)) for line in inside[start : start + 4]):
+        return None
+    behind = _Body(lines[closes + 1 :], 0, whole=False).blocks()
+    plain = all(isinstance(block, Blank | Rule | Paragraph) for block in behind)
+    return (opens, closes) if plain else None
 
 
 class _Body:
@@ -126,6 +196,13 @@ class _Body:
     def blocks(self) -> Iterator[Block]:
         prose: list[str] = []
         while self._at < len(self._lines):
+            if len(prose) == 1 and _lines.is_dashed_heading(self._bare[self._at], _lines.bare(prose[0])):
+                yield Heading(
+                    (*prose, self._lines[self._at]), 2, _lines.bare(prose[0]).strip().removeprefix(_lines.BOM)
+                )
+                prose = []
+                self._at += 1
+                continue
             block = self._structure()
             if block is None:
                 if prose and _lines.is_underline(self._bare[self._at]) and len(prose) == 1:

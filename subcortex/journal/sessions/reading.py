@@ -19,6 +19,16 @@ Shape = Literal["fields", "front_matter", "satisfaction", "deferral", "plain"]
 
 _TOPIC_KEYS = ("topic", "subject", "focus", "theme")
 _REASON_KEYS = ("reason", "depth reason", "why")
+#: Fields that tell of drives put off, and those beside which that is only a part of a session.
+_DEFERRAL_KEYS = (
+    "deferred",
+    "deferring",
+    "drives deferred",
+    "deferred drives",
+    "why deferring",
+    "reason for deferral",
+)
+_HELD_KEYS = ("drive", "drives", "duration", *_depths.KEYS)
 #: Fields that make a text the first shape; any bold line may be called a field.
 _SHAPE_KEYS = (*_drives.MAIN_KEYS, *_moments.DATE_KEYS, *_depths.KEYS, *_TOPIC_KEYS)
 
@@ -113,6 +123,8 @@ def _kind(
     if not explicit and (by_file.satisfaction or (titles and titles[0].satisfaction and len(sections) < 2)):
         return "satisfaction"
     keys = {plain_key(key) for key, _ in (*places.front, *places.head)}
+    if not explicit and keys.intersection(_DEFERRAL_KEYS) and not keys.intersection(_HELD_KEYS):
+        return "deferral"
     if explicit or drives or "drive" in keys or (titles and "session" in places.titles[0][:400].lower()):
         return "session"
     return "note"

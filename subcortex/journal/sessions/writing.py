@@ -35,6 +35,7 @@ _STRUCTURAL = re.compile(r"\A( {0,3})(\\*[#\-*_=`~<])")
 _OWN_KEYS = frozenset(
     {*_drives.MAIN_KEYS, *_drives.SIDE_KEYS, *_moments.KEYS, *_depths.KEYS, *_depths.LOOSER_KEYS}
     | {"topic", "subject", "focus", "theme", "kind", "event", "pressure", "level", "threshold"}
+    | {"why deferring", "reason for deferral"}
     | {"pressure before", "pressure after", "before", "after"}
 )
 
@@ -206,6 +207,11 @@ def plain_body(text: str) -> str:
     )
 
 
+def _is_own(key: str) -> bool:
+    plain = plain_key(key)
+    return plain in _OWN_KEYS or _depths.is_depth_name(plain)
+
+
 def _inert_lines(blocks: Sequence[Block]) -> Iterator[str]:
     for block in blocks:
         if isinstance(block, Opaque):
@@ -214,7 +220,7 @@ def _inert_lines(blocks: Sequence[Block]) -> Iterator[str]:
         whole = (
             isinstance(block, Rule)
             or (isinstance(block, Heading) and block.level <= 2)
-            or (isinstance(block, Fields) and any(plain_key(key) in _OWN_KEYS for key, _ in block.pairs))
+            or (isinstance(block, Fields) and any(_is_own(key) for key, _ in block.pairs))
         )
         for line in block.lines:
             if whole or _ESCAPED.match(line) or _could_be_structure(line):
@@ -263,7 +269,7 @@ def _line(text: str) -> str:
 
 def _key(key: str) -> str:
     plain = " ".join(re.sub(r"[*_:]", " ", key).split())[:60].strip() or "Field"
-    return f"Further {plain}" if plain_key(plain) in _OWN_KEYS else plain
+    return f"Further {plain}" if _is_own(plain) else plain
 
 
 def _heading_text(text: str) -> str:

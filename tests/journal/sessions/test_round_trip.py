@@ -26,7 +26,8 @@ pieces = st.sampled_from(
     """---|...|===|# a|## Depth|##|### c|```|````|~~~|``` x|<!--|-->|> ## q|drive: REST|- a|**Depth:** full
 **Drive:** CARE · **Date:** 2020-01-01|**Open question:** why?|\\## x|\\\\---|\\|*Depth: full*|* * *|___|%a%b%
 \t|\ufeff|text|**Satisfaction depth:** full|Satisfied CARE (full)
-    ## code|   ```|**Full**|1. **x** y|| """.replace("\n", "|").split("|")
+    ## code|   ```|Depth|-----|+++|drive = "CARE"|```markdown|**Overall depth:** full|**depth** full
+- [x] full|**Full**|1. **x** y|| """.replace("\n", "|").split("|")
 )
 endings = st.sampled_from(["\n", "\r\n", "\r", "\n\n"])
 markdown = st.lists(st.tuples(pieces | anything, endings), max_size=14).map(
