@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import threading
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,6 +18,7 @@ from subcortex.cli._options import common_options, load_config
 from subcortex.errors import SubcortexError
 
 if TYPE_CHECKING:
+    from subcortex.config import Config
     from subcortex.mind.agent import Agent, Outcome
 
 
@@ -35,7 +37,7 @@ def agent_command() -> None:
 @common_options
 def _tick_command(config_file: Path | None, as_json: bool) -> None:
     """Do what there is to do now, and say what it was."""
-    with _agent(config_file) as agent:
+    with _agent(load_config(config_file)) as agent:
         _tell(agent.tick(), as_json=as_json)
 
 
@@ -44,29 +46,35 @@ def _tick_command(config_file: Path | None, as_json: bool) -> None:
 def _run_command(config_file: Path | None, as_json: bool) -> None:
     """Tick until stopped (SIGTERM, Ctrl-C).
 
-    A session under way is left open then, and the next tick, of whatever process, goes on with it.
+    A session under way is left open then, and the next tick, of whatever process, goes on with it. Each tick
+    reads the configuration and the drives anew. What goes wrong is said once for as long as it lasts.
     """
-    stop = threading.Event()
     _end_on_sigterm()
-    with _agent(config_file) as agent:
-        while True:
-            try:
+    pause_s = load_config(config_file).agent.tick_s
+    said = None
+    while True:
+        try:
+            config = load_config(config_file)
+            pause_s = config.agent.tick_s
+            with _agent(config) as agent:
                 _tell(agent.tick(), as_json=as_json, quiet=True)
-            except SubcortexError as error:
-                # A full disk or a locked state passes; whoever looks at the log sees it.
-                _output.print_subcortex_error(error, as_json=as_json)
-            stop.wait(load_config(config_file).agent.tick_s)
+            said = None
+        except SubcortexError as error:
+            # A full disk, a locked state or a file half edited passes; whoever looks at the log sees it.
+            if (error.code, error.message) != said:
+                _complain(error, as_json=as_json)
+            said = (error.code, error.message)
+        time.sleep(pause_s)
 
 
 @contextlib.contextmanager
-def _agent(config_file: Path | None) -> Iterator[Agent]:
+def _agent(config: Config) -> Iterator[Agent]:
     from subcortex.client import Client
     from subcortex.errors import DaemonUnreachable
     from subcortex.journal.diary import Diary
     from subcortex.journal.diary.evidence import last_thought_at
     from subcortex.mind.agent import Agent, why_busy
 
-    config = load_config(config_file)
     client = Client(config)
     with Diary.open(config.database_path, durability=config.journal.durability) as diary:
 
@@ -74,7 +82,13 @@ def _agent(config_file: Path | None) -> Iterator[Agent]:
             status = None
             with contextlib.suppress(DaemonUnreachable):
                 status = client.status()
-            return why_busy(status, last_thought_at(diary), diary.clock.now(), config.agent.idle_s)
+            return why_busy(
+                status,
+                last_thought_at(diary),
+                diary.clock.now(),
+                config.agent.idle_s,
+                may_start=config.daemon.autostart,
+            )
 
         try:
             yield Agent(config, diary, client.think, busy)
@@ -94,11 +108,25 @@ def _tell(outcome: Outcome, *, as_json: bool, quiet: bool = False) -> None:
     if quiet and outcome.did in ("waited", "elsewhere"):
         return
     if as_json:
-        # A line each, so that whoever follows `run` reads one after the other.
-        _output.say(json.dumps(_output.plain(outcome), ensure_ascii=True))
-        return
-    for line in _lines(outcome):
-        _output.say(line)
+        _say_json(outcome)
+    else:
+        for line in _lines(outcome):
+            _output.say(line)
+    # Whoever follows `run` through a pipe hears of it now, and not when some block is full.
+    sys.stdout.flush()
+
+
+def _complain(error: SubcortexError, *, as_json: bool) -> None:
+    if as_json:
+        _say_json({"error": {**error.to_wire(), "exit_code": error.exit_code}})
+        sys.stdout.flush()
+    else:
+        _output.print_subcortex_error(error, as_json=False)
+
+
+def _say_json(value: Any) -> None:
+    # A line each, so that whoever follows `run` reads one after the other.
+    _output.say(json.dumps(_output.plain(value), ensure_ascii=True))
 
 
 def _lines(outcome: Outcome) -> Iterator[str]:
@@ -106,8 +134,12 @@ def _lines(outcome: Outcome) -> Iterator[str]:
     reason = _output.inert_line(outcome.reason)
     if outcome.did == "held":
         yield f"held a session for {drive}: {outcome.depth or 'none'} ({reason})"
-        if outcome.level_before is not None and outcome.level_after is not None:
-            yield f"{drive} fell from {outcome.level_before:.0f} % to {outcome.level_after:.0f} %"
+        before, after = outcome.level_before, outcome.level_after
+        if before is not None and after is not None:
+            fell = (
+                f"fell from {before:.0f} % to {after:.0f} %" if after < before else f"stays at {after:.0f} %"
+            )
+            yield f"{drive} {fell}"
         yield f"read it: subcortex sessions show {outcome.session_id}"
     elif outcome.did == "deferred":
         yield f"put off {drive}: {reason}"
@@ -115,3 +147,6 @@ def _lines(outcome: Outcome) -> Iterator[str]:
         yield reason
     else:
         yield f"nothing to do: {reason}"
+    if outcome.not_filed is not None:
+        why = _output.inert_line(outcome.not_filed)
+        yield f"its file is not written: {why}; `subcortex sessions export` writes it"

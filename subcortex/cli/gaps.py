@@ -127,7 +127,7 @@ def _find_command(
         record = session_queries.session(diary, session) if diary else None
         if diary is None or record is None:
             raise nothing("session", session)
-        note_session(diary, record.id, record.text)
+        note_session(diary, record.id, record.text, origin=record.origin)
         known = gaps_in(record.text)
         if think and not known:
             found = from_thought(_thought(config_file, record.text, tier), record.text, known)

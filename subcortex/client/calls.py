@@ -159,7 +159,7 @@ def _parsed(thought: Thought, schema: type[BaseModel] | None) -> Thought:
     held = sessions.current()
     if held is not None and thought.session == held.id:
         # The answer is worth more than its place in the session, and its row names the session anyhow.
-        with suppress(JournalError):
+        with suppress(JournalError, InvalidRequest):
             held.collect(thought.id)
     if schema is None or thought.tool_calls:
         return thought

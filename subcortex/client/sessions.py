@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,15 +12,16 @@ from typing import TYPE_CHECKING
 
 from subcortex import config as configuration
 from subcortex.config import Config
-from subcortex.errors import InvalidRequest, SubcortexError
+from subcortex.errors import InvalidRequest
 from subcortex.types import Depth
 
 if TYPE_CHECKING:
     from subcortex.journal.diary.session_records import SessionRecord
     from subcortex.mind.agent.notebook import Notebook
 
+#: Sessions whose block is over while the journal would not take their end: id → the writer's rating.
+_left: dict[str, tuple[Depth | None, str | None]] = {}
 _current: ContextVar[Session | None] = ContextVar("subcortex_session", default=None)
-_TROUBLE = "What Went Wrong"
 
 
 class Session:
@@ -32,22 +35,29 @@ class Session:
     def __init__(self, book: Notebook, drive: str | None) -> None:
         self._book = book
         self._rating: tuple[Depth | None, str | None] = (None, None)
+        self._over = False
+        self._pid = os.getpid()
         self.drive = drive
         self.id = book.id
         #: The session as it was written, once it is over.
         self.record: SessionRecord | None = None
 
+    @property
+    def over(self) -> bool:
+        """Whether the block has ended; nothing more can be told then."""
+        return self._over
+
     def note(self, text: str, section: str = "Notes") -> None:
         """Write words down under a heading; kept once this returns, even if the agent is killed next."""
-        self._book.note(text, section)
+        self._open().note(text, section)
 
     def field(self, name: str, value: str) -> None:
         """Add a bold field (``**Mood:** calm``) to the head of the session."""
-        self._book.field(name, value)
+        self._open().field(name, value)
 
     def experiment(self, words: str) -> None:
         """List an experiment: its id, or in words what was done."""
-        self._book.experiment(words)
+        self._open().experiment(words)
 
     def rate(self, depth: Depth | str, reason: str | None = None) -> None:
         """Say how deep it went: none, shallow, moderate, deep or full; the evidence's word stands beside it.
@@ -64,15 +74,43 @@ class Session:
 
     def collect(self, thought_id: str) -> None:
         """Count a thought as this session's; thoughts had inside the block are counted by themselves."""
-        self._book.thought(thought_id)
+        self._open().thought(thought_id)
 
-    def _end(self) -> None:
-        self.record = self._book.end(*self._rating)
+    def _open(self) -> Notebook:
+        if self._over:
+            raise InvalidRequest(f"session {self.id} is over", hint="Begin another: with session(…).")
+        return self._book
+
+    def _end(self, error: BaseException | None = None) -> None:
+        """Write the session; an error that ended the block is told in it and stays the one that is raised."""
+        if self._over or os.getpid() != self._pid:
+            # A child that was forked inside the block leaves its parent's session alone.
+            return
+        self._over = True
+        try:
+            if error is not None and not _is_an_end(error):
+                self._book.trouble(error)
+            self.record = self._book.end(*self._rating)
+        except Exception as trouble:
+            _left[self.id] = self._rating
+            if error is None:
+                raise
+            error.add_note(f"Its session {self.id} is left open, with all it was told: {trouble}")
+        if self._book.not_filed:
+            warnings.warn(
+                f"session {self.id} is in the journal and has no file: {self._book.not_filed}", stacklevel=4
+            )
+
+
+def _is_an_end(error: BaseException) -> bool:
+    """Return whether what left the block is a way of ending it, and no trouble."""
+    return isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and error.code in (None, 0))
 
 
 def current() -> Session | None:
-    """Return the session that this code runs in."""
-    return _current.get()
+    """Return the session that this code runs in; None outside of one, and in what outlives its block."""
+    held = _current.get()
+    return None if held is None or held.over else held
 
 
 @contextmanager
@@ -90,6 +128,9 @@ def session(
     and its questions and claims go to the board. A block that raises leaves its session too, with the error
     noted. The drive is not satisfied by it: ``subcortex drives satisfy``, or Emergence's own command, does.
 
+    Sessions nest, and asyncio tasks begun inside belong to theirs. A thread does where it runs in a copy of
+    the context (``contextvars.copy_context().run``); of others, ``collect`` counts the thoughts.
+
     Args:
         drive: Name of a drive, any case; None for a session without one.
         topic: What it is about.
@@ -97,37 +138,45 @@ def session(
 
     Raises:
         InvalidRequest: There is no such drive.
-        JournalError: The journal takes no writes now.
+        ConfigError: The configuration or the drives' files are wrong.
+        JournalError: The journal takes no writes now. At the end: the session is left open, and written up
+            when this process begins its next one, or once it is gone by ``agent tick``. An error of the
+            block's own is raised in its place.
     """
-    from subcortex.journal.diary import Diary
+    from subcortex.journal.diary import Diary, sessions
     from subcortex.journal.sessions import DriveLevel
     from subcortex.mind.agent.notebook import Notebook, words_of
     from subcortex.mind.keeping import DriveKeeper
 
     settings = config or configuration.load(configuration.find())
     with Diary.open(settings.database_path, durability=settings.journal.durability) as diary:
-        keeper = DriveKeeper(settings, diary)
-        level = None
+        tell = partial(words_of, settings.database_path)
+        for session_id in set(_left) & set(sessions.open_sessions(diary, origin="agent", dead=False)):
+            Notebook.again(diary, settings, tell, session_id).end(*_left.pop(session_id))
+        name, drives, pressure = None, [], None
         if drive is not None:
-            name = keeper.drive(drive).name
-            level = next(found for found in keeper.levels() if found.drive == name)
+            known, level = DriveKeeper(settings, diary).named(drive)
+            name, pressure = known.name, level.pressure if level else None
+            drives = [DriveLevel(name, round(level.percent, 1) if level else None)]
         book = Notebook.begin(
             diary,
-            settings.resolve(settings.journal.sessions_dir),
-            partial(words_of, settings.database_path),
-            drives=[DriveLevel(level.drive, round(level.percent, 1))] if level else [],
+            settings,
+            tell,
+            drives=drives,
             origin="agent",
             topic=topic,
-            pressure_before=level.pressure if level else None,
+            pressure_before=pressure,
         )
-        held = Session(book, level.drive if level else None)
-        token = _current.set(held)
+        held, around = Session(book, name), _current.get()
+        _current.set(held)
         try:
             yield held
         except BaseException as error:
-            words = error.message if isinstance(error, SubcortexError) else f"{type(error).__name__}: {error}"
-            held.note(words, _TROUBLE)
+            held._end(error)
             raise
-        finally:
-            _current.reset(token)
+        else:
             held._end()
+        finally:
+            # A generator that is closed late ends in another context, where nothing is to be put back.
+            if _current.get() is held:
+                _current.set(around)

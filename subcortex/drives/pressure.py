@@ -104,14 +104,15 @@ def fresh(drive: Drive, now: datetime) -> State:
     return State(drive.name, 0.0, now)
 
 
-def grow(state: State, drive: Drive, now: datetime) -> State:
+def grow(state: State, drive: Drive, now: datetime, *, worked_h: float = 0.0) -> State:
     """Return the state at ``now``: ``rate_per_hour`` more pressure an hour, up to ``CEILING_PERCENT``.
 
-    Growing in two steps is growing in one. A drive that builds from work gains nothing by time. A clock that
-    went backwards gains nothing either, and growth goes on from where the clock now is.
+    Growing in two steps is growing in one. A drive that builds from work gains nothing by time, and no other
+    gains by ``worked_h``, hours of work done since. A clock that went backwards gains nothing either, and
+    growth goes on from where the clock now is.
     """
     hours = max((now - state.grown_at) / timedelta(hours=1), 0.0)
-    gained = 0.0 if drive.activity_driven else drive.rate_per_hour * hours
+    gained = drive.rate_per_hour * (max(worked_h, 0.0) if drive.activity_driven else hours)
     return replace(state, pressure=_raised(state.pressure, gained, drive), grown_at=now)
 
 

@@ -13,7 +13,8 @@ from subcortex.journal.board import Gap, claims_in, gaps_in, lines_of, question_
 from subcortex.journal.diary import Diary, board
 from subcortex.journal.diary.board_records import NewFact, Verdict
 from subcortex.journal.diary.session_queries import whole
-from subcortex.journal.diary.session_records import Added
+from subcortex.journal.diary.session_records import Added, Origin
+from subcortex.mind.headings import is_carried
 from subcortex.version import version
 
 #: Of a session, so many characters are shown to a model, and so many questions taken from it.
@@ -34,7 +35,7 @@ class Noted:
     settled: int
 
 
-def note_session(diary: Diary, session_id: str, text: str) -> Noted:
+def note_session(diary: Diary, session_id: str, text: str, *, origin: Origin = "import") -> Noted:
     """Read a session's gaps and claims, settle what arithmetic decides, and put all of it on the board.
 
     Done again with the same text it changes nothing. Estimates of what fits take some tens of milliseconds
@@ -44,15 +45,17 @@ def note_session(diary: Diary, session_id: str, text: str) -> Noted:
         diary: The journal's database.
         session_id: The session, which must be there.
         text: Its markdown.
+        origin: Who wrote it: what a tick was given by the board goes on it no second time.
 
     Raises:
         InvalidRequest: There is no such session.
         JournalError: The database cannot be written.
     """
     lines = lines_of(text)
-    claims = claims_in(lines)
+    claims = [found for found in claims_in(lines) if not is_carried(found.section, found.statement, origin)]
+    gaps = [found for found in gaps_in(lines) if not is_carried(found.section, found.question, origin)]
     findings = {index: fact_of(found) for index, claim in enumerate(claims) if (found := settle(claim))}
-    recorded = board.record(diary, session_id, gaps_in(lines), claims, findings)
+    recorded = board.record(diary, session_id, gaps, claims, findings)
     return Noted(recorded.gaps, recorded.claims, recorded.settled)
 
 
@@ -67,8 +70,8 @@ def note_imported(diary: Diary, added: Iterable[Added]) -> Noted:
         if item.change == "known":
             continue
         with diary.reading() as conn:
-            text = whole(conn, item.id).text
-        found = note_session(diary, item.id, text)
+            record = whole(conn, item.id)
+        found = note_session(diary, item.id, record.text, origin=record.origin)
         total = Noted(*(one + more for one, more in zip(astuple(total), astuple(found), strict=True)))
     return total
 

@@ -16,10 +16,14 @@ from subcortex.drives import Drive, KnownDrives, Level, State, emergence, find, 
 from subcortex.drives.known import command
 from subcortex.drives.pressure import Depth
 from subcortex.drives.reporting import TIME_LIMIT_S, report_satisfaction
-from subcortex.errors import InvalidRequest
+from subcortex.errors import EmergenceFailed, InvalidRequest
 from subcortex.journal.diary import Diary
 from subcortex.journal.diary import drives as kept
 from subcortex.journal.diary.drives import DriveEvent, DriveRow
+from subcortex.journal.diary.evidence import thoughts_between
+
+#: Hours of growth that one thought is worth to a drive that builds from work.
+WORK_H = 0.1
 
 Owner = Literal["subcortex", "emergence"]
 
@@ -98,6 +102,20 @@ class DriveKeeper:
         """
         return find(self.drives(), name)
 
+    def named(self, name: str) -> tuple[Drive, Level | None]:
+        """Return the drive that a thought may call so, and how it stands.
+
+        None stands for a drive of the files while an Emergence state without it is followed, and for a state
+        that cannot be read now: what an agent does for a drive does not wait for its figures.
+
+        Raises:
+            InvalidRequest: There is no such drive, or more than one.
+        """
+        drive = find(self._known.current(), name)
+        with contextlib.suppress(EmergenceFailed):
+            return drive, next((level for level in self.levels() if level.drive == drive.name), None)
+        return drive, None
+
     def levels(self) -> list[Level]:
         """Return how every drive stands now, the highest level first; writes nothing.
 
@@ -109,11 +127,14 @@ class DriveKeeper:
             found = self._levels_there(emergence.read(folder), now)
         else:
             rows = kept.levels(self._opened()) if self._written else {}
-            found = [self._grown(drive, rows.get(name), now)[1] for name, drive in self._known.files.items()]
+            found = [
+                self._grown(drive, rows.get(name), now, self._worked_h(drive, rows.get(name), now))[1]
+                for name, drive in self._known.files.items()
+            ]
         return sorted(found, key=lambda level: (-level.percent, level.drive))
 
     def grow(self) -> list[Level]:
-        """Write down what time has added, and return how every drive stands; Emergence grows its own.
+        """Write down what time and work have added; return how every drive stands. Emergence grows its own.
 
         Raises:
             EmergenceFailed: The state that is followed cannot be read.
@@ -280,10 +301,29 @@ class DriveKeeper:
         return next(level for level in self.levels() if level.drive == name)
 
     def _growing(self, drive: Drive) -> kept.Grow:
-        return lambda row: _row(self._grown(drive, row, self.clock.now())[0])
+        # Work is counted before the write lock is held; whoever grows the drive in between has counted it.
+        seen = kept.levels(self._opened()).get(drive.name) if drive.activity_driven else None
+        counted_at = self.clock.now()
+        worked_h = self._worked_h(drive, seen, counted_at)
 
-    def _grown(self, drive: Drive, row: DriveRow | None, now: datetime) -> tuple[State, Level]:
-        state = pressure.grow(_state(row) if row else pressure.fresh(drive, now), drive, now)
+        def grow(row: DriveRow | None) -> DriveRow:
+            if row is not None and seen is not None and row.grown_at == seen.grown_at:
+                return _row(self._grown(drive, row, counted_at, worked_h)[0])
+            return _row(self._grown(drive, row, self.clock.now(), 0.0)[0])
+
+        return grow
+
+    def _worked_h(self, drive: Drive, row: DriveRow | None, now: datetime) -> float:
+        """Return the work done since a drive was last grown, in hours of its growth."""
+        if row is None or not drive.activity_driven or drive.rate_per_hour == 0.0:
+            return 0.0
+        return WORK_H * thoughts_between(self._opened(), row.grown_at, now)
+
+    def _grown(
+        self, drive: Drive, row: DriveRow | None, now: datetime, worked_h: float
+    ) -> tuple[State, Level]:
+        begun = _state(row) if row else pressure.fresh(drive, now)
+        state = pressure.grow(begun, drive, now, worked_h=worked_h)
         return state, pressure.level(state, drive, now)
 
 

@@ -137,17 +137,25 @@ def note(
         InvalidRequest: There is no such session, or it is over.
         JournalError: The database takes no writes now.
     """
+    note_all(diary, session_id, [(kind, section, text)])
+
+
+def note_all(diary: Diary, session_id: str, told: Iterable[tuple[EntryKind, str | None, str]]) -> None:
+    """Write down several things at once, all of them or none; each is (kind, section, text) as in ``note``.
+
+    Raises:
+        InvalidRequest: There is no such session, or it is over.
+        JournalError: The database takes no writes now.
+    """
     with diary.transaction() as conn:
         _require_open(conn, session_id)
-        conn.execute(
+        at = timestamp(diary.clock.now())
+        conn.executemany(
             "INSERT INTO session_entries (session_id, at, kind, section, text) VALUES (?, ?, ?, ?, ?)",
-            (
-                session_id,
-                timestamp(diary.clock.now()),
-                kind,
-                storable(section) if section is not None else None,
-                storable(text),
-            ),
+            [
+                (session_id, at, kind, storable(section) if section is not None else None, storable(text))
+                for kind, section, text in told
+            ],
         )
 
 
@@ -183,7 +191,9 @@ def end(
     file: str,
     state: Literal["ended", "interrupted"] = "ended",
 ) -> SessionRecord:
-    """End an open session with its whole text; ``at`` stays as it was opened, exact to the microsecond.
+    """End an open session with its whole text; its time and its drives stay as it was opened with them.
+
+    Text spells a drive in letters that make a file's name; the row keeps the drive's own.
 
     Args:
         reading: Of ``text``.
@@ -199,8 +209,9 @@ def end(
     with diary.transaction() as conn:
         row = _require_open(conn, session_id)
         read = rows.read_columns(reading)
-        for column in ("drive", "topic", "pressure_before"):
+        for column in ("topic", "pressure_before"):
             read[column] = row[column] if read[column] is None else read[column]
+        read["drive"] = row["drive"] or read["drive"]
         columns = {
             **read,
             "state": state,
@@ -212,7 +223,8 @@ def end(
             "text": text,
         }
         _update(conn, columns, session_id)
-        if reading.drives:
+        opened_with = "SELECT 1 FROM session_drives WHERE session_id = ?"
+        if reading.drives and conn.execute(opened_with, (session_id,)).fetchone() is None:
             _write_drives(conn, reading.drives, session_id, row["seq"])
         return queries.whole(conn, session_id)
 
@@ -245,16 +257,20 @@ def interrupt_dead(
     return ended
 
 
-def open_sessions(diary: Diary, *, origin: Origin | None = None, dead: bool | None = None) -> list[str]:
+def open_sessions(
+    diary: Diary, *, origin: Origin | None = None, dead: bool | None = None, mine: bool = False
+) -> list[str]:
     """Return the ids of open sessions, oldest first.
 
     Args:
         origin: Only of these.
         dead: Only those whose process is gone (True), or still runs (False).
+        mine: With ``dead``, also those of this very process.
 
     Raises:
         JournalError: The database cannot be read.
     """
+    # The index holds what is not ended, so the first of both conditions is the index's own.
     with diary.reading() as conn:
         found = conn.execute(
             "SELECT id, origin, owner_pid, owner_started_s FROM sessions"
@@ -264,7 +280,11 @@ def open_sessions(diary: Diary, *, origin: Origin | None = None, dead: bool | No
         row["id"]
         for row in found
         if origin in (None, row["origin"])
-        and (dead is None or dead != processes.alive(row["owner_pid"] or 0, row["owner_started_s"]))
+        and (
+            dead is None
+            or dead != processes.alive(row["owner_pid"] or 0, row["owner_started_s"])
+            or (mine and row["owner_pid"] == os.getpid())
+        )
     ]
 
 

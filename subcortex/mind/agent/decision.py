@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from subcortex.drives import Level
 from subcortex.journal.diary.board_records import GapRecord
+
+#: How long a drive rests after a session that came to nothing; doubled by each further one in a row.
+_REST, _LONGEST_REST = timedelta(minutes=5), timedelta(hours=4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +19,8 @@ class Moment:
 
     Args:
         triggered: Drives that ask for a session, the most pressing first.
-        quiet: The quiet hours that it is in, None outside of them.
+        resting: Those of them that are left alone for a while, since their last sessions came to nothing.
+        quiet: Why it is too quiet an hour, None if it is not.
         busy: Why the machine is not idle, None if it is.
         unfinished: A session of a tick that died; it goes on before anything new begins.
         asking: Drives that take up a question; the others think on their own prompt.
@@ -24,6 +29,7 @@ class Moment:
     """
 
     triggered: Sequence[Level] = ()
+    resting: frozenset[str] = frozenset()
     quiet: str | None = None
     busy: str | None = None
     unfinished: str | None = None
@@ -71,16 +77,20 @@ def choose(moment: Moment) -> Decision:
     Quiet hours and a busy machine put off what is new and what was begun alike; a begun session is no reason
     to write a deferral, for it is not given up.
     """
-    held_up = _held_up(moment)
-    if held_up and moment.triggered:
-        return Defer(tuple(moment.triggered), held_up)
+    held_up = moment.quiet or (f"the machine is not idle: {moment.busy}" if moment.busy else None)
+    asking = tuple(level for level in moment.triggered if level.drive not in moment.resting)
+    if held_up and asking:
+        return Defer(asking, held_up)
     if held_up:
         return Wait(held_up)
     if moment.unfinished:
         return Resume(moment.unfinished)
-    if not moment.triggered:
-        return Wait("no drive is triggered")
-    first = moment.triggered[0]
+    if not asking:
+        names = ", ".join(sorted(moment.resting))
+        return Wait(
+            f"the last sessions came to nothing, so these rest: {names}" if names else "no drive is triggered"
+        )
+    first = asking[0]
     return Hold(first, best_gap(moment.gaps, moment.taken_up or {}) if first.drive in moment.asking else None)
 
 
@@ -93,7 +103,14 @@ def best_gap(gaps: Sequence[GapRecord], taken_up: Mapping[str, int]) -> GapRecor
     return min(asked, key=lambda gap: (taken_up.get(gap.id, 0), gap.kind is None, gap.seq), default=None)
 
 
-def _held_up(moment: Moment) -> str | None:
-    if moment.quiet:
-        return f"these are quiet hours ({moment.quiet})"
-    return f"the machine is not idle: {moment.busy}" if moment.busy else None
+def rests_until(last: datetime, in_vain: int) -> datetime:
+    """Return until when a drive is left alone after its last session came to nothing.
+
+    An engine that does not start would else have a session a minute, each with the same error in it.
+
+    Args:
+        last: When it did.
+        in_vain: How many have in a row, that one included.
+    """
+    doublings = min(max(in_vain - 1, 0), 10)
+    return last + min(_REST * (1 << doublings), _LONGEST_REST)

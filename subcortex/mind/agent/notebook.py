@@ -7,7 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from subcortex.errors import JournalError
+from subcortex.config import Config
+from subcortex.errors import JournalError, SubcortexError
 from subcortex.journal import Reader
 from subcortex.journal.board import gaps_in
 from subcortex.journal.diary import Diary, sessions
@@ -15,12 +16,12 @@ from subcortex.journal.diary import session_queries as queries
 from subcortex.journal.diary.evidence import evidence
 from subcortex.journal.diary.session_records import EntryKind, SessionEntry, SessionRecord
 from subcortex.journal.folder.writing import Folder, Refused
+from subcortex.journal.recorder import Recorder
 from subcortex.journal.sessions import DriveLevel, Reading, SessionText, compose, file_name, parse, rate, read
 from subcortex.mind.board import note_session
-from subcortex.types import Depth
+from subcortex.mind.headings import EXPERIMENTS, NOTES, THOUGHTS, TROUBLE, uncounted
+from subcortex.types import Depth, Thought
 
-#: Where a note goes that names no section; where thoughts and experiments are listed.
-NOTES, THOUGHTS, EXPERIMENTS = "Notes", "Thoughts", "Experiments"
 #: The field that names the question a session was held for, by its id.
 GAP = "Gap"
 #: What a session shows of a prompt and of an answer, characters.
@@ -35,22 +36,25 @@ class Notebook:
     Args:
         diary: The journal's database.
         record: The session, open and held by this process.
-        folder: Where sessions lie as markdown.
+        config: Where sessions lie as markdown, and how much of a thought's text may be written down.
         tell: What is shown of a thought.
     """
 
-    def __init__(self, diary: Diary, record: SessionRecord, folder: Path, tell: Tell) -> None:
+    def __init__(self, diary: Diary, record: SessionRecord, config: Config, tell: Tell) -> None:
         self.diary = diary
         self.id = record.id
         self.drives = [DriveLevel(drive.name, drive.level_percent) for drive in record.drives]
-        self._folder = folder
+        #: Why the session, which is over, has no file; None if it has.
+        self.not_filed: str | None = None
+        self._folder = config.resolve(config.journal.sessions_dir)
+        self._recorder = recorder_of(config)
         self._tell = tell
 
     @classmethod
     def begin(
         cls,
         diary: Diary,
-        folder: Path,
+        config: Config,
         tell: Tell,
         *,
         drives: Sequence[DriveLevel],
@@ -63,19 +67,21 @@ class Notebook:
         Raises:
             JournalError: The database takes no writes now.
         """
+        if topic is not None:
+            topic = written(recorder_of(config), topic)
         record = sessions.open_session(
             diary, drives, origin=origin, topic=topic, pressure_before=pressure_before
         )
-        return cls(diary, record, folder, tell)
+        return cls(diary, record, config, tell)
 
     @classmethod
-    def again(cls, diary: Diary, folder: Path, tell: Tell, session_id: str) -> Notebook:
+    def again(cls, diary: Diary, config: Config, tell: Tell, session_id: str) -> Notebook:
         """Go on with a session whose process is gone.
 
         Raises:
             InvalidRequest: It is over, or its process still runs.
         """
-        return cls(diary, sessions.take_over(diary, session_id), folder, tell)
+        return cls(diary, sessions.take_over(diary, session_id), config, tell)
 
     @property
     def record(self) -> SessionRecord:
@@ -94,6 +100,28 @@ class Notebook:
     def thought(self, thought_id: str) -> None:
         """Count a thought that was answered, and have it listed."""
         self._put(thought_id, "thought", None)
+
+    def answer(self, thought: Thought, section: str) -> None:
+        """Count a thought and write its answer down under a heading, as far as the journal keeps texts."""
+        text = thought.text.strip()
+        kept = self._recorder.text(text)
+        shown = _held_back(len(text)) if kept is None else kept
+        sessions.note_all(self.diary, self.id, [("note", section, shown), ("thought", None, thought.id)])
+
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether texts of thoughts may be written down at all."""
+        return self._recorder.policy != "none"
+
+    def trouble(self, error: BaseException) -> None:
+        """Write down what ended the session; its kind alone, where texts are held back."""
+        kind = error.code if isinstance(error, SubcortexError) else type(error).__name__
+        if not self.keeps_texts:
+            self.note(kind, TROUBLE)
+        elif isinstance(error, SubcortexError):
+            self.note(error.message, TROUBLE)
+        else:
+            self.note(f"{kind}: {error}" if str(error) else kind, TROUBLE)
 
     def experiment(self, words: str) -> None:
         """List an experiment: its id, or what it was, in words."""
@@ -127,21 +155,22 @@ class Notebook:
             JournalError: The database takes no writes; the session stays open, with all it was told.
         """
         record = self.record
-        gap = next((entry.text for entry in record.entries if _is_gap(entry)), None)
         asked = gaps_in(self._text(record, None, None, None, ()))
-        found, reasons = rate(evidence(self.diary, self.id, gap_id=gap, gaps_left=len(asked)))
+        found, reasons = _rating(self.diary, record, len(asked))
         if not own_rating:
             depth, reason = found, "; ".join(reasons)
+        elif reason is not None:
+            reason = written(self._recorder, reason)
         text = self._text(record, depth, reason, found, reasons)
         file, reading = self._read(record, text)
-        sessions.end(self.diary, self.id, text, reading, file=file, state=state)
-        ended = sessions.rate_by_evidence(self.diary, self.id, found, reasons)
-        note_session(self.diary, self.id, text)
-        file_away(ended, self._folder)
-        return ended
+        ended = sessions.end(self.diary, self.id, text, reading, file=file, state=state)
+        note_session(self.diary, self.id, text, origin=record.origin)
+        self.not_filed = file_away(ended, self._folder)
+        # Last, for by it the next tick sees that nothing is left to be done.
+        return sessions.rate_by_evidence(self.diary, self.id, found, reasons)
 
     def _put(self, text: str, kind: EntryKind, section: str | None) -> None:
-        sessions.note(self.diary, self.id, text, kind=kind, section=section)
+        sessions.note(self.diary, self.id, written(self._recorder, text), kind=kind, section=section)
 
     def _text(
         self,
@@ -168,6 +197,28 @@ class Notebook:
     def _read(self, record: SessionRecord, text: str) -> tuple[str, Reading]:
         file = file_name(_local(record), [drive.name for drive in self.drives])
         return file, read(parse(text), file)
+
+
+def rate_ended(diary: Diary, record: SessionRecord) -> SessionRecord:
+    """Rate a session that is over by its evidence, where whoever ended it could not any more."""
+    return sessions.rate_by_evidence(diary, record.id, *_rating(diary, record, len(gaps_in(record.text))))
+
+
+def recorder_of(config: Config) -> Recorder:
+    """Return what decides how much of a thought's text is written down.
+
+    Raises:
+        ConfigError: A pattern of ``journal.redact`` is no regular expression.
+    """
+    return Recorder(config.journal.record, config.journal.redact)
+
+
+def written(recorder: Recorder, text: str) -> str:
+    """Return an agent's own words as they are kept: masked where texts are redacted, else as they are.
+
+    What an agent notes is its own choice, so ``none``, which is about thoughts, holds nothing of it back.
+    """
+    return (recorder.text(text) or "") if recorder.policy == "redacted" else text
 
 
 def file_away(record: SessionRecord, folder: Path) -> str | None:
@@ -210,8 +261,18 @@ def words_of(database: Path, thought_id: str) -> str:
 
 def _held(text: str | None, characters: int, most: int) -> str:
     if text is None:
-        return f"[{characters} characters held back]"
+        return _held_back(characters)
     return text if len(text) <= most else f"{text[:most]} […]"
+
+
+def _held_back(characters: int) -> str:
+    return f"[{characters} characters held back]"
+
+
+def _rating(diary: Diary, record: SessionRecord, gaps_left: int) -> tuple[Depth, tuple[str, ...]]:
+    gap = next((entry.text for entry in record.entries if _is_gap(entry)), None)
+    carried = uncounted(record.origin)
+    return rate(evidence(diary, record.id, gap_id=gap, gaps_left=gaps_left, carried=carried))
 
 
 def _is_gap(entry: SessionEntry) -> bool:

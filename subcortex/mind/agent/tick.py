@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from subcortex import paths
 from subcortex.config import Config
-from subcortex.drives import Drive, Level
-from subcortex.errors import InvalidRequest, SubcortexError
+from subcortex.drives import Level
+from subcortex.errors import ConfigError, InvalidRequest
 from subcortex.journal.diary import Diary, board_queries, sessions
 from subcortex.journal.diary import drives as kept
 from subcortex.journal.diary import session_queries as queries
 from subcortex.journal.diary.board_records import GapRecord
-from subcortex.journal.diary.evidence import taken_up, thoughts_since, unsettled
-from subcortex.journal.diary.session_records import SessionRecord
+from subcortex.journal.diary.evidence import taken_up, unrated, unsettled
 from subcortex.journal.sessions import DeferralText, DriveLevel, compose_deferral, file_name, parse, read
-from subcortex.mind.agent import prompts
-from subcortex.mind.agent.decision import Defer, Hold, Moment, Resume, Wait, choose
-from subcortex.mind.agent.notebook import GAP, Notebook, figures_of, file_away, words_of
+from subcortex.mind.agent.decision import Defer, Hold, Moment, Resume, Wait, choose, rests_until
+from subcortex.mind.agent.holding import Held, Holder, PutOff, Think
+from subcortex.mind.agent.notebook import Notebook, file_away, rate_ended, words_of
 from subcortex.mind.agent.quiet import QuietHours
 from subcortex.mind.board import note_session
 from subcortex.mind.keeping import DriveKeeper
-from subcortex.types import Depth, ThinkRequest, Thought
+from subcortex.types import Depth
 
-#: Headings of a session that a tick holds. None of them is one that a gap or a claim is read from.
-KNOWN, ASKED, THOUGHT, OPEN, TROUBLE = (
-    "What Was Known",
-    "What Was Asked",
-    "What I Thought",
-    "What I Noticed",
-    "What Went Wrong",
-)
-#: Hours of growth that one thought of work is worth to a drive that builds from work.
-WORK_H = 0.1
-_PRIORITY = -10
+#: Events of a drive that are looked at for how often it was put off, or asked in vain, since it had anything.
+_LATELY = 50
 
-#: Has a thought; raises SubcortexError.
-Think = Callable[[ThinkRequest], Thought]
 #: Says why the machine is not idle, None if it is.
 Busy = Callable[[], str | None]
 
@@ -59,6 +48,7 @@ class Outcome:
         drive: That the session was for.
         depth: By its evidence.
         level_before, level_after: Of the drive, percent of its threshold.
+        not_filed: Why what was written has no file under the folder of sessions; None if it has.
     """
 
     did: Literal["held", "deferred", "waited", "elsewhere"]
@@ -68,6 +58,7 @@ class Outcome:
     depth: Depth | None = None
     level_before: float | None = None
     level_after: float | None = None
+    not_filed: str | None = None
 
 
 class Agent:
@@ -83,26 +74,27 @@ class Agent:
     def __init__(self, config: Config, diary: Diary, think: Think, busy: Busy) -> None:
         self._config = config
         self._diary = diary
-        self._think = think
         self._busy = busy
-        self._quiet = QuietHours.parse(config.agent.quiet_hours)
+        self._quiet_hours = QuietHours.parse(config.agent.quiet_hours)
         self._keeper = DriveKeeper(config, diary)
         self._folder = config.resolve(config.journal.sessions_dir)
-        self._tell = partial(figures_of, config.database_path)
+        self._holder = Holder(config, diary, think, self._quiet)
 
     def tick(self) -> Outcome:
         """Do what there is to do now; returns once a session that it holds is over.
 
-        A thought that fails ends its session, without depth: the drive asked in vain, and keeps its pressure.
+        A session in which no thought was answered has no depth: the drive asked in vain, and keeps its
+        pressure.
 
         Raises:
-            SubcortexError: The database or the Emergence state cannot be read or written.
+            SubcortexError: The database or the Emergence state cannot be read or written; what was begun is
+                gone on with by the next tick, of this process or another.
         """
         with _alone(self._config.runtime_dir) as alone:
             if not alone:
                 return Outcome("elsewhere", "another tick is at work")
             self._make_good()
-            self._grow()
+            self._keeper.grow()
             match choose(self._moment()):
                 case Wait(reason):
                     return Outcome("waited", reason)
@@ -114,112 +106,69 @@ class Agent:
                     return self._hold(level, gap)
 
     def _moment(self) -> Moment:
-        drives = self._keeper.drives()
-        return Moment(
-            triggered=tuple(self._keeper.triggered()),
-            quiet=self._quiet.holding(self._diary.clock.now().astimezone()),
-            busy=self._busy(),
-            unfinished=next(iter(sessions.open_sessions(self._diary, origin="tick", dead=True)), None),
-            asking=frozenset(name for name, drive in drives.items() if drive.satisfied_by == "gap"),
-            gaps=board_queries.gaps(self._diary, state="open"),
-            taken_up=taken_up(self._diary),
+        triggered = self._keeper.triggered()
+        asking = [name for name, drive in self._keeper.drives().items() if drive.satisfied_by == "gap"]
+        seen = Moment(
+            triggered=tuple(triggered),
+            resting=frozenset(level.drive for level in triggered if self._rests(level.drive)),
+            quiet=self._quiet(),
+            busy=self._why_busy(),
+            unfinished=next(
+                iter(sessions.open_sessions(self._diary, origin="tick", dead=True, mine=True)), None
+            ),
+            asking=frozenset(asking),
+        )
+        if not isinstance(choose(seen), Hold):
+            return seen
+        return replace(
+            seen, gaps=board_queries.gaps(self._diary, state="open"), taken_up=taken_up(self._diary)
         )
 
-    def _grow(self) -> None:
-        """Grow the drives by time, and those that build from work by the thoughts had since."""
-        if self._keeper.follows:
-            return
-        before = kept.levels(self._diary)
-        for name, drive in self._keeper.drives().items():
-            if drive.activity_driven and drive.rate_per_hour > 0 and name in before:
-                thoughts = thoughts_since(self._diary, before[name].grown_at)
-                if thoughts:
-                    amount = thoughts * WORK_H * drive.rate_per_hour
-                    self._keeper.bump(name, amount, reason=f"{thoughts} thoughts of work")
-        self._keeper.grow()
+    def _quiet(self) -> str | None:
+        """Return why it is too quiet an hour for a thought; None if it is not."""
+        span = self._quiet_hours.holding(self._diary.clock.now().astimezone())
+        return f"these are quiet hours ({span})" if span else None
+
+    def _why_busy(self) -> str | None:
+        if sessions.open_sessions(self._diary, origin="agent", dead=False):
+            return "an agent holds a session of its own"
+        return self._busy()
+
+    def _rests(self, name: str) -> bool:
+        """Return whether a drive is left alone for a while, since its last sessions came to nothing."""
+        in_vain = []
+        for event in self._keeper.history(name, limit=_LATELY):
+            if event.kind == "satisfied":
+                break
+            if event.kind == "thwarted" and event.session_id is not None:
+                in_vain.append(event.at)
+        now = self._diary.clock.now()
+        return bool(in_vain) and in_vain[0] <= now < rests_until(in_vain[0], len(in_vain))
 
     def _hold(self, level: Level, gap: GapRecord | None) -> Outcome:
-        book = Notebook.begin(
-            self._diary,
-            self._folder,
-            self._tell,
-            drives=[DriveLevel(level.drive, round(level.percent, 1))],
-            origin="tick",
-            topic=(gap.topic or gap.question) if gap else None,
-            pressure_before=level.pressure,
-        )
-        if gap is not None:
-            book.field(GAP, gap.id)
-        return self._go_on(book, level.drive)
+        return self._go_on(self._holder.begin(level, gap), level.drive)
 
     def _resume(self, session_id: str) -> Outcome:
-        book = Notebook.again(self._diary, self._folder, self._tell, session_id)
+        book = self._holder.again(session_id)
         return self._go_on(book, book.drives[0].name if book.drives else "")
 
     def _go_on(self, book: Notebook, name: str) -> Outcome:
         """Hold a session from wherever it stands to its end, and tell its drive."""
-        trouble: SubcortexError | None = None
         try:
-            self._think_through(book, self._keeper.drive(name))
-        except SubcortexError as error:
-            trouble = error
-            book.note(str(error), TROUBLE)
-        if trouble is not None:
-            return self._settle(book.end(Depth.NONE, "it came to nothing"), trouble)
-        return self._settle(book.end(own_rating=False))
+            held = self._holder.go_on(book, lambda: self._keeper.drive(name))
+        except PutOff as reason:
+            return Outcome("deferred", str(reason), book.id, name)
+        return self._settle(held)
 
-    def _think_through(self, book: Notebook, drive: Drive) -> None:
-        gap = self._gap(book)
-        if not book.entries("thought"):
-            known = self._known(gap) if gap else []
-            prompt = prompts.first(drive, gap, known)
-            if not book.entries("note"):
-                if known:
-                    book.note("\n".join(f"- {line}" for line in known), KNOWN)
-                book.note(gap.question if gap else drive.prompt.strip(), ASKED)
-            self._have(book, drive, prompt, THOUGHT)
-        if gap is not None and len(book.entries("thought")) < 2:
-            answer = "\n\n".join(entry.text for entry in book.entries("note", THOUGHT))
-            self._have(book, drive, prompts.second(gap, answer), OPEN)
-
-    def _have(self, book: Notebook, drive: Drive, prompt: str, section: str) -> None:
-        """Have one thought and keep it; a session killed before that has it again."""
-        settings = self._config.agent
-        thought = self._think(
-            ThinkRequest(
-                messages=[{"role": "user", "content": prompt}],
-                drive=drive.name,
-                # A question is worth the deep tier; a drive's own prompt goes where the drive leans.
-                complexity=1.0 if drive.satisfied_by == "gap" else None,
-                priority=_PRIORITY,
-                session=book.id,
-                max_tokens=settings.max_tokens,
-                deadline_s=settings.thought_s,
-            )
-        )
-        book.note(thought.text.strip() or "(nothing)", section)
-        book.thought(thought.id)
-
-    def _gap(self, book: Notebook) -> GapRecord | None:
-        entry = next(iter(book.entries("field", GAP)), None)
-        try:
-            return board_queries.gap(self._diary, entry.text) if entry else None
-        except InvalidRequest:
-            return None
-
-    def _known(self, gap: GapRecord) -> list[str]:
-        decided = [
-            claim
-            for state in ("confirmed", "refuted")
-            for claim in board_queries.claims(self._diary, state=state)
-        ]
-        return prompts.about(gap.question, decided, board_queries.gaps(self._diary, state="answered"))
-
-    def _settle(self, record: SessionRecord, trouble: SubcortexError | None = None) -> Outcome:
+    def _settle(self, held: Held) -> Outcome:
         """Lower the drive by the session's depth; a drive that is gone meanwhile is told nothing."""
-        depth = (Depth.NONE if trouble else record.evidence_depth) or Depth.NONE
+        record, trouble = held.record, held.trouble
+        # What was said when a thought failed holds; a session that a thought came of is worth what it left.
+        nothing = record.depth is Depth.NONE
+        depth = (Depth.NONE if nothing else record.evidence_depth) or Depth.NONE
         name = record.drives[0].name if record.drives else ""
-        reason = trouble.message if trouble else "; ".join(record.evidence_reasons)
+        said = [] if nothing and trouble else list(record.evidence_reasons)
+        reason = "; ".join([*said, *([trouble.message] if trouble else [])])
         before = after = None
         try:
             moved = self._keeper.satisfy(name, depth.value, reason=reason[:300], session_id=record.id)
@@ -229,13 +178,15 @@ class Agent:
             # Its drive is gone; on record all the same, or each tick would try again.
             reason = f"{reason}; {error.message}"
             kept.record(self._diary, name, "thwarted", session_id=record.id, reason=reason[:300])
-        return Outcome("held", reason, record.id, name, depth, before, after)
+        return Outcome("held", reason, record.id, name, depth, before, after, held.not_filed)
 
-    def _defer(self, drives: tuple[Level, ...], reason: str) -> Outcome:
-        """Write down that drives were put off: once for the same drives and reason in a row."""
+    def _defer(self, drives: Sequence[Level], reason: str) -> Outcome:
+        """Write down that drives were put off: once for each drive and reason until it has had a session.
+
+        A machine in use is busy for one reason now and another then; each minute of it is no news.
+        """
         first = drives[0]
-        last = next(iter(self._keeper.history(first.drive, limit=1)), None)
-        if last is not None and last.kind == "deferred" and last.reason == reason:
+        if all(reason in self._put_off_for(level.drive) for level in drives):
             return Outcome("waited", reason, drive=first.drive)
         at = self._diary.clock.now().astimezone().replace(microsecond=0)
         text = compose_deferral(
@@ -249,33 +200,62 @@ class Agent:
         added = sessions.add(self._diary, text, read(parse(text), file), file=file, origin="tick")
         with self._diary.reading() as conn:
             record = queries.whole(conn, added.id)
-        file_away(record, self._folder)
+        not_filed = file_away(record, self._folder)
         for level in drives:
             self._keeper.defer(level.drive, reason, session_id=record.id)
-        return Outcome("deferred", reason, record.id, first.drive, level_before=first.percent)
+        return Outcome(
+            "deferred", reason, record.id, first.drive, level_before=first.percent, not_filed=not_filed
+        )
+
+    def _put_off_for(self, name: str) -> set[str | None]:
+        """Return the reasons for which a drive was put off since its last session."""
+        reasons = set()
+        for event in self._keeper.history(name, limit=_LATELY):
+            if event.kind in ("satisfied", "thwarted"):
+                break
+            if event.kind == "deferred":
+                reasons.add(event.reason)
+        return reasons
 
     def _make_good(self) -> None:
-        """Finish what killed programs left: an agent's open session, what a tick had yet to do after one."""
+        """Finish what killed programs left: an agent's open session, and what was to be done after an end."""
+        tell = partial(words_of, self._config.database_path)
         for session_id in sessions.open_sessions(self._diary, origin="agent", dead=True):
-            tell = partial(words_of, self._config.database_path)
-            Notebook.again(self._diary, self._folder, tell, session_id).end(state="interrupted")
+            # Somebody else may have taken it up meanwhile.
+            with contextlib.suppress(InvalidRequest):
+                Notebook.again(self._diary, self._config, tell, session_id).end(state="interrupted")
+        for session_id in unrated(self._diary):
+            self._finish(session_id)
         for session_id in unsettled(self._diary):
-            with self._diary.reading() as conn:
-                record = queries.whole(conn, session_id)
-            note_session(self._diary, record.id, record.text)
-            file_away(record, self._folder)
-            if record.evidence_depth is None and record.depth is not None:
-                record = sessions.rate_by_evidence(
-                    self._diary, record.id, record.depth, ["as its writer said when it ended"]
-                )
-            self._settle(record)
+            self._settle(self._finish(session_id))
+
+    def _finish(self, session_id: str) -> Held:
+        """Note, file and rate a session whose text is written; all of it may have been done already."""
+        with self._diary.reading() as conn:
+            record = queries.whole(conn, session_id)
+        note_session(self._diary, record.id, record.text, origin=record.origin)
+        not_filed = file_away(record, self._folder)
+        if record.evidence_depth is None:
+            record = rate_ended(self._diary, record)
+        return Held(record, None, not_filed)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
-    """Hold the lock of the one tick at a time; gives False where another has it."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(folder / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    """Hold the lock of the one tick at a time; gives False where another has it.
+
+    Raises:
+        ConfigError: The folder or the lock in it cannot be used.
+    """
+    path = paths.private_folder(folder) / "agent.lock"
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise ConfigError(
+            f"the lock {path} cannot be opened: {error.strerror}",
+            hint="Free some space there, or set daemon.runtime_dir to a folder of your own.",
+            key="daemon.runtime_dir",
+        ) from None
     try:
         alone = True
         try:

@@ -156,7 +156,11 @@ def test_an_open_session_collects_and_ends(diary):
     ]
     assert (ended.at, ended.state, ended.file) == (opened.at, "ended", "s.md")
     assert (ended.topic, ended.pressure_before, ended.depth) == ("TP", 30.0, Depth.DEEP)
-    assert [drive.name for drive in ended.drives] == ["LEARNING"]
+    # A file's name takes fewer letters than a drive's: the row keeps what the session was opened with.
+    assert [(drive.name, drive.level_percent) for drive in ended.drives] == [
+        ("LEARNING", 137.0),
+        ("CARE", None),
+    ]
     for late in (
         lambda: sessions.note(diary, opened.id, "late"),
         lambda: sessions.end(diary, opened.id, "late", reading("late"), file="late.md"),

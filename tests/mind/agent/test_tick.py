@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 
 import pytest
 
-from subcortex.config import Config, parse
 from subcortex.errors import EngineFailed
 from subcortex.journal.diary import Diary, board_queries, sessions
 from subcortex.journal.diary import drives as kept
 from subcortex.journal.diary import session_queries as queries
 from subcortex.journal.sessions import parse as parse_session
 from subcortex.journal.sessions import read
-from subcortex.mind.agent import Agent, Outcome
+from subcortex.mind.agent import Outcome
 from subcortex.mind.board import note_session
-from subcortex.types import Depth, Route, ThinkRequest, Thought, Timing, Usage, new_thought_id
+from subcortex.types import Depth, ThinkRequest, Thought
+from tests.mind.agent.helpers import Thinker, grown, pressure, tick, whole
 
-DRIVE = """
-description = "{name} for a test."
-prompt = "Think about {name}."
-threshold = 10.0
-rate_per_hour = 1.0
-{more}
-"""
 QUESTIONS = """# Session: LEARNING
 **Date:** 2026-02-22 15:08
 
@@ -36,90 +28,6 @@ QUESTIONS = """# Session: LEARNING
 1. **Load time:** How long does a cold start of the 8B take?
 2. **Swap:** What does a sleeping model keep?
 """
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.at = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.at
-
-    def monotonic_s(self) -> float:
-        return self.at.timestamp()
-
-
-class Thinker:
-    """Answers in turn what it was told to, or raises it."""
-
-    def __init__(self, *answers: str | Exception) -> None:
-        self.answers = list(answers)
-        self.requests: list[ThinkRequest] = []
-
-    def __call__(self, request: ThinkRequest) -> Thought:
-        self.requests.append(request)
-        answer = self.answers.pop(0) if self.answers else "I have nothing to add."
-        if isinstance(answer, Exception):
-            raise answer
-        return Thought(
-            id=new_thought_id(),
-            created_at=datetime(2026, 3, 2, tzinfo=UTC),
-            text=answer,
-            tier="deep",
-            model="m",
-            engine="e",
-            route=Route(tier="deep", score=1.0, complexity=1.0),
-            usage=Usage(),
-            timing=Timing(),
-        )
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    folder = tmp_path / "drives"
-    folder.mkdir()
-    (folder / "learning.toml").write_text(DRIVE.format(name="LEARNING", more='satisfied_by = "gap"'))
-    (folder / "care.toml").write_text(DRIVE.format(name="CARE", more="min_interval_h = 2.0"))
-    (folder / "rest.toml").write_text(DRIVE.format(name="REST", more="activity_driven = true"))
-    data = {
-        "daemon": {"runtime_dir": str(tmp_path / "run")},
-        "journal": {"database": str(tmp_path / "journal.db"), "sessions_dir": str(tmp_path / "sessions")},
-        "drives": {"dir": str(folder), "emergence": "off"},
-        "agent": {"idle_s": 0, "quiet_hours": ["02:00-03:00"]},
-        "tiers": [{"name": "deep", "engine": "llama.cpp", "model": "deep.gguf"}],
-    }
-    return parse(data)
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def diary(config: Config, clock: Clock) -> Iterator[Diary]:
-    with Diary.open(config.database_path, clock=clock) as diary:
-        yield diary
-
-
-def tick(config: Config, diary: Diary, think: Thinker | None = None, busy: str | None = None) -> Outcome:
-    return Agent(config, diary, think or Thinker(), lambda: busy).tick()
-
-
-def grown(config: Config, diary: Diary, clock: Clock, hours: float) -> None:
-    """Let the drives build up: growth begins at the first tick."""
-    tick(config, diary)
-    clock.at += timedelta(hours=hours)
-
-
-def pressure(diary: Diary, drive: str) -> float:
-    return kept.levels(diary)[drive].pressure
-
-
-def whole(diary: Diary, outcome: Outcome):
-    record = queries.session(diary, outcome.session_id or "")
-    assert record is not None
-    return record
 
 
 def test_a_drive_that_is_triggered_has_a_session_and_falls_by_its_depth(config, diary, clock, tmp_path):
@@ -131,11 +39,11 @@ def test_a_drive_that_is_triggered_has_a_session_and_falls_by_its_depth(config, 
 
     outcome = tick(config, diary, think)
 
-    # Both stand at 120 %, and CARE comes first by name; one thought and one note are two things: moderate.
-    assert (outcome.did, outcome.drive, outcome.depth) == ("held", "CARE", Depth.MODERATE)
+    # Both stand at 120 %, and CARE comes first by name; one thought is one thing, however it is listed.
+    assert (outcome.did, outcome.drive, outcome.depth) == ("held", "CARE", Depth.SHALLOW)
     assert outcome.level_before == pytest.approx(120.0)
-    assert outcome.level_after == pytest.approx(60.0)
-    assert pressure(diary, "CARE") == pytest.approx(6.0)
+    assert outcome.level_after == pytest.approx(84.0)
+    assert pressure(diary, "CARE") == pytest.approx(8.4)
     assert pressure(diary, "LEARNING") == pytest.approx(12.0)
     (request,) = think.requests
     assert (request.drive, request.session, request.complexity) == ("CARE", outcome.session_id, None)
@@ -146,10 +54,10 @@ def test_a_drive_that_is_triggered_has_a_session_and_falls_by_its_depth(config, 
     assert file.name.endswith("-CARE.md")
     found = read(parse_session(record.text), file.name)
     assert [(drive.name, drive.level_percent) for drive in found.drives] == [("CARE", 120.0)]
-    assert found.depth is Depth.MODERATE
+    assert found.depth is Depth.SHALLOW
     assert "Somebody should be asked how they are." in record.text
     (event,) = kept.history(diary, "CARE", limit=1)
-    assert (event.kind, event.depth, event.session_id) == ("satisfied", "moderate", record.id)
+    assert (event.kind, event.depth, event.session_id) == ("satisfied", "shallow", record.id)
 
 
 def test_learning_takes_up_the_best_question_and_asks_what_is_left_open(config, diary, clock):
@@ -252,7 +160,7 @@ def test_work_done_builds_what_time_does_not(config, diary, clock):
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tests.mind.agent.test_tick import Clock, Thinker
+from tests.mind.agent.helpers import Clock, Thinker
 from subcortex.config import load
 from subcortex.journal.diary import Diary
 from subcortex.mind.agent import Agent
