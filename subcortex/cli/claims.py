@@ -101,7 +101,7 @@ def _list(*, config_file: Path | None, as_json: bool, session: str | None, **fil
     if not found:
         _output.note("no claims match" if narrowed else "no claims yet")
         return
-    _table(found, counted)
+    _table(found, counted, filters["limit"])
 
 
 def _counts(counted: Counts) -> dict[str, int]:
@@ -114,7 +114,7 @@ def _counts(counted: Counts) -> dict[str, int]:
     }
 
 
-def _table(found: list[ClaimRecord], counted: Counts) -> None:
+def _table(found: list[ClaimRecord], counted: Counts, limit: int) -> None:
     width = max((_output.terminal_columns() - 44) // 2, 24)
     rows = []
     for claim in found:
@@ -123,6 +123,8 @@ def _table(found: list[ClaimRecord], counted: Counts) -> None:
         rows.append([claim.id[:16], _state(claim), claim.kind, said, why])
     for line in _output.table(("ID", "STATE", "KIND", "CLAIM", "DECIDED BY"), rows):
         _output.say(line)
+    if len(found) == limit:
+        _output.note(f"the first {limit}; -n shows more")
     said = ", ".join(f"{many} {name}" for name, many in _counts(counted).items() if many and name != "total")
     _output.note(f"{counted.total} claims: {said}")
 

@@ -15,11 +15,14 @@ from subcortex.cli._options import TierName, common_options, load_config
 from subcortex.errors import InvalidRequest
 
 if TYPE_CHECKING:
+    from subcortex.config import Config
     from subcortex.journal.board import Gap
+    from subcortex.journal.diary import Diary
     from subcortex.journal.diary.board_records import GapRecord
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
 _STATES = ("open", "planned", "answered", "dropped")
+_MOST = 1000
 _FILTERS = ("state", "kind", "session")
 
 
@@ -119,10 +122,16 @@ def _find_command(
     What a model finds is marked as found by a thought. It is asked only where the rules find no question.
     """
     from subcortex.journal.board import gaps_in
-    from subcortex.journal.diary import board, board_queries, session_queries
+    from subcortex.journal.diary import board, session_queries
     from subcortex.mind.board import from_thought, note_session
 
     config = load_config(config_file)
+    if think and config.journal.record == "none":
+        raise InvalidRequest(
+            'what a model finds would be kept, and journal.record = "none" holds texts of thoughts back',
+            hint="Leave --think out, or set journal.record.",
+            param="think",
+        )
     with board_of(config) as diary:
         record = session_queries.session(diary, session) if diary else None
         if diary is None or record is None:
@@ -131,8 +140,21 @@ def _find_command(
         known = gaps_in(record.text)
         if think and not known:
             found = from_thought(_thought(config_file, record.text, tier), record.text, known)
-            board.record(diary, record.id, found, ())
-        _say(board_queries.gaps(diary, session_id=record.id), as_json, narrowed=True)
+            board.record(diary, record.id, _masked(found, config), ())
+        _say(diary, as_json, narrowed=True, session_id=record.id)
+
+
+def _masked(found: list[Gap], config: Config) -> list[Gap]:
+    """Return a model's questions as far as the journal keeps texts of thoughts."""
+    import dataclasses
+
+    from subcortex.journal.recorder import Recorder
+
+    recorder = Recorder(config.journal.record, config.journal.redact)
+    return [
+        dataclasses.replace(gap, question=recorder.text(gap.question) or "", topic=recorder.text(gap.topic))
+        for gap in found
+    ]
 
 
 def _thought(config_file: Path | None, text: str, tier: str | None) -> Any:
@@ -158,7 +180,6 @@ def _session(diary: Any, session_id: str | None) -> str | None:
 
 def _list(*, config_file: Path | None, as_json: bool, session: str | None, **filters: Any) -> None:
     from subcortex.journal.board import KINDS
-    from subcortex.journal.diary import board_queries
 
     if filters["kind"] is not None and filters["kind"] not in KINDS:
         raise InvalidRequest(
@@ -167,16 +188,21 @@ def _list(*, config_file: Path | None, as_json: bool, session: str | None, **fil
             param="kind",
         )
     with board_of(load_config(config_file)) as diary:
-        found = []
-        if diary is not None:
-            found = board_queries.gaps(diary, session_id=_session(diary, session), **filters)
         narrowed = session is not None or any(filters[name] for name in _FILTERS if name in filters)
-        _say(found, as_json, narrowed=narrowed)
+        whose = _session(diary, session) if diary is not None else None
+        _say(diary, as_json, narrowed=narrowed, session_id=whose, **filters)
 
 
-def _say(found: list[GapRecord], as_json: bool, *, narrowed: bool) -> None:
+def _say(diary: Diary | None, as_json: bool, *, narrowed: bool, limit: int = _MOST, **filters: Any) -> None:
+    """Print the questions that the filters let through; the figures are of all of them, listed or not."""
+    from subcortex.journal.diary import board_queries
+
+    found: list[GapRecord] = []
+    counted = dict.fromkeys(_STATES, 0)
+    if diary is not None:
+        found = board_queries.gaps(diary, limit=limit, **filters)
+        counted |= board_queries.gap_counts(diary, **filters)
     if as_json:
-        counted = {state: sum(gap.state == state for gap in found) for state in _STATES}
         _output.print_json({**counted, "gaps": found})
         return
     if not found:
@@ -195,6 +221,8 @@ def _say(found: list[GapRecord], as_json: bool, *, narrowed: bool) -> None:
     ]
     for line in _output.table(("ID", "STATE", "KIND", "FOUND", "QUESTION"), rows):
         _output.say(line)
+    if sum(counted.values()) > len(found):
+        _output.note(f"{len(found)} of {sum(counted.values())} questions; -n shows more")
 
 
 def _asked(gap: GapRecord | Gap) -> str:

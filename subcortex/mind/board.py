@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from subcortex.experiments.arithmetic import Settlement, settle
 from subcortex.journal.board import Gap, claims_in, gaps_in, lines_of, question_kind
-from subcortex.journal.diary import Diary, board
+from subcortex.journal.diary import Diary, board, board_queries
 from subcortex.journal.diary.board_records import NewFact, Verdict
 from subcortex.journal.diary.session_queries import whole
 from subcortex.journal.diary.session_records import Added, Origin
@@ -60,14 +60,17 @@ def note_session(diary: Diary, session_id: str, text: str, *, origin: Origin = "
 
 
 def note_imported(diary: Diary, added: Iterable[Added]) -> Noted:
-    """Do the same for what an import brought or changed; what was known already is on the board.
+    """Do the same for what an import brought or changed.
+
+    What was known already is on the board, unless the import that brought it was killed before it got there:
+    a session that has nothing on it is read once more.
 
     Raises:
         JournalError: The database cannot be read or written.
     """
     total = Noted(0, 0, 0)
     for item in added:
-        if item.change == "known":
+        if item.change == "known" and board_queries.on_board(diary, item.id):
             continue
         with diary.reading() as conn:
             record = whole(conn, item.id)

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
+from subcortex.cli import gaps
 from subcortex.journal.diary import Diary
-from subcortex.mind.board import note_session
+from subcortex.mind.board import Question, Questions, note_session
 from tests.cli.helpers import invoke
 from tests.cli.hostile import PAYLOAD
 from tests.conftest import write_config
 from tests.journal.board.samples import SESSION, TABLE
 from tests.journal.diary.test_board import _SESSION
+
+SECRET = "sk-0123456789abcdef"
 
 
 @pytest.fixture
@@ -70,6 +73,53 @@ def test_hostile_text_comes_out_inert(file):
         assert "\x1b" not in shown
         assert "\u202e" not in shown
         assert "␛" in shown
+
+
+def test_figures_are_of_all_questions_and_not_of_those_listed(file):
+    listed = said("gaps", "-n", 2, "--session", "5e5510", "--config", file)
+    assert (listed["open"], len(listed["gaps"])) == (5, 2)
+    assert "2 of 5 questions" in invoke("gaps", "-n", 2, "--session", "5e5510", "--config", file).stderr
+    assert " of " not in invoke("gaps", "--session", "5e5510", "--config", file).stderr
+    assert "the first 3" in invoke("claims", "-n", 3, "--config", file).stderr
+    assert "the first" not in invoke("claims", "--config", file).stderr
+
+
+@pytest.fixture
+def thought(file, tmp_path, monkeypatch):
+    """A session in which the rules find no question, and a model that finds one with a secret in it."""
+    with Diary.open(tmp_path / "journal.db") as diary, diary.transaction() as conn:
+        conn.execute(_SESSION, ("5e5513", "5e5513"))
+        conn.execute("UPDATE sessions SET text = 'I do not know how fast the disk is.' WHERE id = '5e5513'")
+    asked: list[str] = []
+
+    def answer(_config, text: str, _tier) -> Questions:
+        asked.append(text)
+        return Questions(questions=[Question(question=f"How fast is the disk of {SECRET}?")])
+
+    monkeypatch.setattr(gaps, "_thought", answer)
+    return asked
+
+
+def test_a_model_is_asked_where_the_rules_find_nothing_and_what_it_finds_is_marked(file, thought):
+    assert said("gaps", "find", "5e5513", "--config", file)["gaps"] == []
+    assert said("gaps", "find", "5e5510", "--think", "--config", file)["open"] == 5
+    assert thought == []
+    (gap,) = said("gaps", "find", "5e5513", "--think", "--config", file)["gaps"]
+    assert (gap["found_by"], gap["question"]) == ("thought", f"How fast is the disk of {SECRET}?")
+    assert len(thought) == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "question"), [("redacted", "How fast is the disk of [redacted]"), ("none", None)]
+)
+def test_what_a_model_finds_is_kept_as_far_as_texts_of_thoughts_are(file, thought, policy, question):
+    env = {"SUBCORTEX_JOURNAL__RECORD": policy}
+    result = invoke("gaps", "find", "5e5513", "--think", "--json", "--config", file, env=env)
+    if question is None:
+        assert (result.exit_code, thought) == (4, [])
+        assert "holds texts of thoughts back" in result.stdout
+    else:
+        assert json.loads(result.stdout)["gaps"][0]["question"].startswith(question)
 
 
 def test_reading_again_by_rules_adds_nothing(file):

@@ -7,7 +7,16 @@ import pytest
 from subcortex.errors import InvalidRequest
 from subcortex.journal.board import gaps_in
 from subcortex.journal.diary import Diary, board, board_queries
-from subcortex.mind.board import Noted, Question, Questions, from_thought, note_session, prompt_for
+from subcortex.journal.folder import import_files
+from subcortex.mind.board import (
+    Noted,
+    Question,
+    Questions,
+    from_thought,
+    note_imported,
+    note_session,
+    prompt_for,
+)
 from tests.journal.board.samples import SESSION, TABLE
 from tests.journal.diary.test_board import _SESSION
 
@@ -60,3 +69,14 @@ def test_questions_of_a_thought_are_marked_placed_and_not_asked_twice(diary):
 def test_the_prompt_holds_the_notes_and_no_more_than_it_may():
     assert SESSION in prompt_for(SESSION)
     assert len(prompt_for("x" * 10**6)) < 13_000
+
+
+def test_an_import_that_was_killed_before_the_board_is_made_good_by_the_next(diary, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "2026-02-22-1508-LEARNING.md").write_text(SESSION)
+    (tmp_path / "notes" / "2026-02-23-1508-CARE.md").write_text("# Session: CARE\n\nNothing was asked.\n")
+    assert import_files(diary, [tmp_path / "notes"]).count("new") == 2
+    again = import_files(diary, [tmp_path / "notes"])
+    assert again.count("known") == 2
+    assert note_imported(diary, again.added) == Noted(gaps=5, claims=5, settled=4)
+    assert note_imported(diary, again.added) == Noted(0, 0, 0)

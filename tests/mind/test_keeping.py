@@ -10,6 +10,7 @@ from subcortex.config import load
 from subcortex.drives import Level
 from subcortex.errors import EmergenceFailed, InvalidRequest
 from subcortex.journal.diary import Diary
+from subcortex.journal.rows import timestamp
 from subcortex.mind.keeping import DriveKeeper
 from tests.conftest import write_config
 from tests.drives.emergence_state import drive, write
@@ -130,6 +131,42 @@ def test_an_amount_that_is_none_is_refused(keeper, amount):
         keeper.bump("NOVELTY")
     with pytest.raises(InvalidRequest, match="no session"):
         keeper.satisfy("CARE", "full", session_id="none")
+
+
+def worked(keeper: DriveKeeper, clock: At, thoughts: int) -> None:
+    """Complete thoughts, one a second from a minute before the clock's time."""
+    with keeper._opened().transaction() as conn:
+        conn.execute(
+            "INSERT OR IGNORE INTO daemon_runs (id, started_at, pid, version)"
+            " VALUES ('r', '2026-02-22T00:00:00Z', 1, '0')"
+        )
+        for number in range(thoughts):
+            at = timestamp(clock.at - timedelta(seconds=60 - number))
+            conn.execute(
+                "INSERT INTO thoughts"
+                " (id, run_id, status, created_at, ended_at, tier, model, engine, route, params, recorded)"
+                " VALUES (?, 'r', 'completed', ?, ?, 'deep', 'm', 'e', '{}', '{}', 'full')",
+                (f"{at}-{number}", at, at),
+            )
+
+
+def test_work_builds_what_is_driven_by_it_whoever_writes_the_drive_down_next(keeper, clock):
+    keeper.grow()
+    clock.at += timedelta(hours=1)
+    worked(keeper, clock, 40)
+    # Forty thoughts at a tenth of an hour, a unit an hour; seen before anybody writes it down.
+    assert level(keeper, "REST").pressure == pytest.approx(4.0)
+    moved = keeper.satisfy("REST", "moderate")
+    assert (moved.before, moved.after) == (pytest.approx(4.0), pytest.approx(2.0))
+    clock.at += timedelta(hours=1)
+    worked(keeper, clock, 10)
+    assert keeper.bump("REST", 1.0).after == pytest.approx(4.0)
+    keeper.grow()
+    keeper.grow()
+    assert level(keeper, "REST").pressure == pytest.approx(4.0)
+    # Growth is no event, as time's is none: a history of one a minute is none to read.
+    assert [event.kind for event in keeper.history("REST")] == ["bumped", "satisfied"]
+    assert level(keeper, "CARE").pressure == pytest.approx(2 * keeper.drive("CARE").rate_per_hour)
 
 
 class TestFollowing:

@@ -50,6 +50,16 @@ def gaps(
         return [_gap(row) for row in found]
 
 
+def gap_counts(
+    diary: Diary, *, state: GapState | None = None, kind: str | None = None, session_id: str | None = None
+) -> dict[str, int]:
+    """Return how many questions stand how, of those that the filters of ``gaps`` let through."""
+    where, values = _where("", state=state, kind=kind, session_id=session_id)
+    sql = f"SELECT state, count(*) FROM gaps WHERE {where} GROUP BY state"  # noqa: S608
+    with diary.reading() as conn:
+        return {row[0]: row[1] for row in conn.execute(sql, values)}
+
+
 def gap(diary: Diary, gap_id: str) -> GapRecord:
     """Return the question of this id, or of an id that begins so; InvalidRequest for none, or several."""
     with diary.reading() as conn:
@@ -102,6 +112,16 @@ def counts(diary: Diary, *, session_id: str | None = None) -> Counts:
         undecided=found.get("claimed", 0),
         expired=found.get("expired", 0),
     )
+
+
+def on_board(diary: Diary, session_id: str) -> bool:
+    """Return whether a session has brought any question or claim."""
+    sql = (
+        "SELECT EXISTS (SELECT 1 FROM gaps WHERE session_id = :id)"
+        " OR EXISTS (SELECT 1 FROM claims WHERE session_id = :id)"
+    )
+    with diary.reading() as conn:
+        return bool(conn.execute(sql, {"id": session_id}).fetchone()[0])
 
 
 def fact(diary: Diary, fact_id: str) -> FactRecord:

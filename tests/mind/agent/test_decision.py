@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -67,6 +68,16 @@ def test_what_was_begun_goes_on_before_anything_new_but_not_in_quiet_hours():
     assert isinstance(choose(Moment(unfinished="s1", quiet="00:00-06:00")), Wait)
 
 
+def test_what_rests_is_neither_held_nor_put_off():
+    seen = Moment(triggered=[level("CARE", 150), level("REST")], resting=frozenset({"CARE"}))
+    assert choose(seen) == Hold(level("REST"), None)
+    assert choose(replace(seen, busy="b")) == Defer((level("REST"),), "the machine is not idle: b")
+    seen = replace(seen, resting=frozenset({"CARE", "REST"}))
+    assert choose(seen) == Wait("the last sessions came to nothing, so these rest: CARE, REST")
+    assert isinstance(choose(replace(seen, busy="b")), Wait)
+    assert choose(replace(seen, unfinished="s1")) == Resume("s1")
+
+
 def test_nothing_triggered_is_nothing_to_do():
     assert choose(Moment(gaps=[gap(1)])) == Wait("no drive is triggered")
 
@@ -113,5 +124,7 @@ def test_a_machine_is_idle_when_nothing_is_at_work_and_nothing_came_lately():
     assert why_busy(status(in_flight=1), ago, NOW, 60) == "thoughts are at work"
     assert why_busy(status(queued=1), ago, NOW, 60) == "thoughts are at work"
     assert "the last 60 s" in (why_busy(status(), NOW - timedelta(seconds=59), NOW, 60) or "")
+    assert why_busy(None, None, NOW, 60, may_start=False) == "no daemon is up, and daemon.autostart is off"
+    assert why_busy(status(), ago, NOW, 60, may_start=False) is None
     # A clock that was set back makes nobody wait for ever.
     assert why_busy(status(), NOW + timedelta(days=1), NOW, 60) is None

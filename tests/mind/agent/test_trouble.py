@@ -18,6 +18,8 @@ from subcortex.journal.diary import Diary, board, board_queries, sessions
 from subcortex.journal.diary import drives as kept
 from subcortex.journal.diary import session_queries as queries
 from subcortex.journal.diary.board_records import NewFact
+from subcortex.journal.diary.evidence import last_thought_at
+from subcortex.journal.rows import timestamp
 from subcortex.journal.sessions import parse as parse_session
 from subcortex.journal.sessions import read
 from subcortex.mind.agent import notebook
@@ -248,6 +250,35 @@ def test_while_an_agent_holds_a_session_of_its_own_no_other_begins(config, diary
     )
     book.end()
     assert tick(config, diary).did == "held"
+
+
+def thought_row(diary: Diary, number: int, at: datetime, session: str | None) -> None:
+    with diary.transaction() as conn:
+        conn.execute(
+            "INSERT OR IGNORE INTO daemon_runs (id, started_at, pid, version)"
+            " VALUES ('r', '2026-03-02T00:00:00Z', 1, '0')"
+        )
+        conn.execute(
+            "INSERT INTO thoughts (id, run_id, status, created_at, ended_at, session, tier, model, engine,"
+            " route, params, recorded)"
+            " VALUES (?, 'r', 'completed', ?, ?, ?, 'deep', 'm', 'e', '{}', '{}', 'full')",
+            (f"t{number:02}", timestamp(at), timestamp(at), session),
+        )
+
+
+def test_the_thoughts_of_ticks_are_no_sign_that_somebody_needs_the_machine(config, diary, clock):
+    assert last_thought_at(diary) is None
+    grown(config, diary, clock, 12)
+    outcome = tick(config, diary, Thinker("Care was had."))
+    asked = clock.at - timedelta(hours=1)
+    thought_row(diary, 1, clock.at, outcome.session_id)
+    assert last_thought_at(diary) is None
+    thought_row(diary, 2, asked, "a session of an agent's")
+    assert last_thought_at(diary) == asked
+    # One that began earlier may end later.
+    thought_row(diary, 3, asked - timedelta(minutes=9), None)
+    thought_row(diary, 4, clock.at, outcome.session_id)
+    assert last_thought_at(diary) == asked
 
 
 def test_a_folder_that_takes_no_file_is_said_and_the_session_is_kept(config, diary, clock, tmp_path):
