@@ -1,4 +1,4 @@
-"""What ``gaps`` and ``claims`` share: the diary, dates, fields, and the error for what is not there."""
+"""What ``sessions``, ``gaps`` and ``claims`` share: the diary, dates, fields, the error for what is not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LISTS = {"question": "gaps", "claim": "claims", "session": "sessions"}
 
 
 @contextlib.contextmanager
-def board_of(config: Config) -> Iterator[Diary | None]:
+def diary_of(config: Config) -> Iterator[Diary | None]:
     """Give the diary, or None while nothing has been recorded."""
     from subcortex.journal.diary import Diary
 

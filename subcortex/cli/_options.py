@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
@@ -41,6 +42,20 @@ def load_config(file: Path | None) -> Config:
     from subcortex import config
 
     return config.load(file)
+
+
+def listing(ctx: click.Context, options: dict[str, Any]) -> bool:
+    """Return whether a group was called bare, which lists; its options belong to that list alone.
+
+    Raises:
+        UsageError: Options stand before a subcommand, which would not see them.
+    """
+    if ctx.invoked_subcommand is None:
+        return True
+    given = [name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        raise click.UsageError(f"options go after `{ctx.invoked_subcommand}`: {', '.join(given)}", ctx)
+    return False
 
 
 class Seconds(click.FloatRange):

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from subcortex.cli import _output
-from subcortex.cli._board import board_of, fields, nothing
-from subcortex.cli._options import common_options, load_config
+from subcortex.cli._board import diary_of, fields, nothing
+from subcortex.cli._options import common_options, listing, load_config
 
 if TYPE_CHECKING:
     from subcortex.journal.diary.board_records import ClaimRecord, Counts, FigureRecord
@@ -48,12 +47,8 @@ def claims_command(ctx: click.Context, /, **options: Any) -> None:
 
     Without a subcommand, lists them.
     """
-    if ctx.invoked_subcommand is None:
+    if listing(ctx, options):
         _list(**options)
-        return
-    given = [name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if given:
-        raise click.UsageError(f"options go after `{ctx.invoked_subcommand}`: {', '.join(given)}", ctx)
 
 
 @claims_command.command("list")
@@ -70,7 +65,7 @@ def _show_command(config_file: Path | None, as_json: bool, claim_id: str) -> Non
     """Show one claim whole, its figures and what decided it; the beginning of its ID is enough."""
     from subcortex.journal.diary import board_queries
 
-    with board_of(load_config(config_file)) as diary:
+    with diary_of(load_config(config_file)) as diary:
         if diary is None:
             raise nothing("claim", claim_id)
         found = board_queries.claim(diary, claim_id)
@@ -86,7 +81,7 @@ def _list(*, config_file: Path | None, as_json: bool, session: str | None, **fil
 
     narrowed = session is not None or any(value for name, value in filters.items() if name != "limit")
     state: Any = _STATES.get(filters.pop("state") or "")
-    with board_of(load_config(config_file)) as diary:
+    with diary_of(load_config(config_file)) as diary:
         counted, found = Counts(), []
         if diary is not None:
             record = session_queries.session(diary, session) if session else None

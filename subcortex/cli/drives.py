@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from subcortex.cli import _output
-from subcortex.cli._options import DriveName, common_options, load_config
+from subcortex.cli._options import DriveName, common_options, listing, load_config
 
 if TYPE_CHECKING:
     from subcortex.drives import Drive, Level
@@ -40,12 +39,8 @@ def drives_command(ctx: click.Context, /, **options: Any) -> None:
     Without a subcommand, shows how all stand. Where an Emergence state is followed, it is read, and
     satisfaction goes through Emergence's own command.
     """
-    if ctx.invoked_subcommand is None:
+    if listing(ctx, options):
         _status(**options)
-        return
-    given = [name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if given:
-        raise click.UsageError(f"options go after `{ctx.invoked_subcommand}`: {', '.join(given)}", ctx)
 
 
 @drives_command.command("status")

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from subcortex.cli import _output
-from subcortex.cli._board import board_of, fields, nothing, when
-from subcortex.cli._options import TierName, common_options, load_config
+from subcortex.cli._board import diary_of, fields, nothing, when
+from subcortex.cli._options import TierName, common_options, listing, load_config
 from subcortex.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -50,12 +49,8 @@ def gaps_command(ctx: click.Context, /, **options: Any) -> None:
 
     Without a subcommand, lists them, those still asked first.
     """
-    if ctx.invoked_subcommand is None:
+    if listing(ctx, options):
         _list(**options)
-        return
-    given = [name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if given:
-        raise click.UsageError(f"options go after `{ctx.invoked_subcommand}`: {', '.join(given)}", ctx)
 
 
 @gaps_command.command("list")
@@ -72,7 +67,7 @@ def _show_command(config_file: Path | None, as_json: bool, gap_id: str) -> None:
     """Show one question whole; the beginning of its ID is enough."""
     from subcortex.journal.diary import board_queries
 
-    with board_of(load_config(config_file)) as diary:
+    with diary_of(load_config(config_file)) as diary:
         if diary is None:
             raise nothing("question", gap_id)
         _show(board_queries.gap(diary, gap_id), as_json)
@@ -89,7 +84,7 @@ def _answer_command(
     """Answer a question with TEXT."""
     from subcortex.journal.diary import board
 
-    with board_of(load_config(config_file)) as diary:
+    with diary_of(load_config(config_file)) as diary:
         if diary is None:
             raise nothing("question", gap_id)
         _show(board.answer(diary, gap_id, text, session_id=_session(diary, session)), as_json)
@@ -103,7 +98,7 @@ def _drop_command(config_file: Path | None, as_json: bool, gap_id: str, reason: 
     """Give a question up, and keep why."""
     from subcortex.journal.diary import board
 
-    with board_of(load_config(config_file)) as diary:
+    with diary_of(load_config(config_file)) as diary:
         if diary is None:
             raise nothing("question", gap_id)
         _show(board.drop(diary, gap_id, reason), as_json)
@@ -132,7 +127,7 @@ def _find_command(
             hint="Leave --think out, or set journal.record.",
             param="think",
         )
-    with board_of(config) as diary:
+    with diary_of(config) as diary:
         record = session_queries.session(diary, session) if diary else None
         if diary is None or record is None:
             raise nothing("session", session)
@@ -187,7 +182,7 @@ def _list(*, config_file: Path | None, as_json: bool, session: str | None, **fil
             hint=f"Known: {', '.join(KINDS)}.",
             param="kind",
         )
-    with board_of(load_config(config_file)) as diary:
+    with diary_of(load_config(config_file)) as diary:
         narrowed = session is not None or any(filters[name] for name in _FILTERS if name in filters)
         whose = _session(diary, session) if diary is not None else None
         _say(diary, as_json, narrowed=narrowed, session_id=whose, **filters)

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from subcortex.cli import _output
-from subcortex.cli._options import DriveName, common_options, load_config
+from subcortex.cli._board import diary_of
+from subcortex.cli._options import DriveName, common_options, listing, load_config
 from subcortex.errors import InvalidRequest, JournalError
 from subcortex.types import Depth
 
 if TYPE_CHECKING:
     from subcortex.config import Config
-    from subcortex.journal.diary import Diary
     from subcortex.journal.diary.session_records import SessionRecord, SessionSummary
     from subcortex.journal.folder import Unreadable
 
@@ -58,12 +56,8 @@ def sessions_command(ctx: click.Context, /, **options: Any) -> None:
     Without a subcommand, lists the newest. Exit codes are those of every command; `check` and an `import`
     that left files out exit with 1.
     """
-    if ctx.invoked_subcommand is None:
+    if listing(ctx, options):
         _list(None, **options)
-        return
-    given = [name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if given:
-        raise click.UsageError(f"options go after `{ctx.invoked_subcommand}`: {', '.join(given)}", ctx)
 
 
 @sessions_command.command("list")
@@ -93,7 +87,7 @@ def _show_command(config_file: Path | None, as_json: bool, session_id: str, raw:
     from subcortex.cli import _session_view
     from subcortex.journal.diary import session_queries as queries
 
-    with _diary(load_config(config_file)) as diary:
+    with diary_of(load_config(config_file)) as diary:
         record = queries.session(diary, session_id) if diary else None
     if record is None:
         _unknown(session_id)
@@ -120,7 +114,7 @@ def _rate_command(
     from subcortex.journal.diary import session_queries as queries
     from subcortex.journal.diary import sessions
 
-    with _diary(load_config(config_file)) as diary:
+    with diary_of(load_config(config_file)) as diary:
         found = queries.session(diary, session_id) if diary else None
         if diary is None or found is None:
             _unknown(session_id)
@@ -193,7 +187,7 @@ def _export_command(
 
     config = load_config(config_file)
     target = folder or _home(config)
-    with _diary(config) as diary:
+    with diary_of(config) as diary:
         if diary is None:
             raise _nothing(config)
         try:
@@ -230,7 +224,7 @@ def _check_command(config_file: Path | None, as_json: bool, folder: Path | None)
 
     config = load_config(config_file)
     target = folder or _home(config)
-    with _diary(config) as diary:
+    with diary_of(config) as diary:
         if diary is None:
             raise _nothing(config)
         try:
@@ -276,7 +270,7 @@ def _list(query: str | None, *, config_file: Path | None, as_json: bool, **filte
     from subcortex.journal.diary import session_queries as queries
 
     filters["depth"] = Depth(filters["depth"]) if filters.get("depth") else None
-    with _diary(load_config(config_file)) as diary:
+    with diary_of(load_config(config_file)) as diary:
         found: list[Any] = []
         if diary:
             found = list(
@@ -315,18 +309,6 @@ def _line(record: SessionSummary) -> dict[str, Any]:
 
 def _whole(record: SessionRecord) -> dict[str, Any]:
     return {**record.model_dump(mode="json"), "ratings_differ": record.ratings_differ}
-
-
-@contextlib.contextmanager
-def _diary(config: Config) -> Iterator[Diary | None]:
-    """Give the diary, or None while nothing has been recorded."""
-    from subcortex.journal.diary import Diary
-
-    if not config.database_path.exists():
-        yield None
-        return
-    with Diary.open(config.database_path, durability=config.journal.durability) as diary:
-        yield diary
 
 
 def _home(config: Config) -> Path:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from subcortex.cli import _output
-from subcortex.cli._options import DriveName, TierName, common_options, load_config
+from subcortex.cli._options import DriveName, TierName, common_options, listing, load_config
 from subcortex.errors import InvalidRequest
 from subcortex.types import ThoughtStatus
 
@@ -49,12 +48,8 @@ def thoughts_command(ctx: click.Context, /, **options: Any) -> None:
 
     Without a subcommand, lists the newest.
     """
-    if ctx.invoked_subcommand is None:
+    if listing(ctx, options):
         _list(None, **options)
-        return
-    given = [name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if given:
-        raise click.UsageError(f"options go after `{ctx.invoked_subcommand}`: {', '.join(given)}", ctx)
 
 
 @thoughts_command.command("list")

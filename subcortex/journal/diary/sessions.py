@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from subcortex.errors import InvalidRequest
 from subcortex.journal import processes
+from subcortex.journal.diary import session_places as places
 from subcortex.journal.diary import session_queries as queries
 from subcortex.journal.diary import session_rows as rows
 from subcortex.journal.diary.access import Diary
@@ -25,11 +26,6 @@ from subcortex.types import Depth, new_thought_id
 
 if TYPE_CHECKING:
     from subcortex.journal.sessions import DriveLevel, Reading
-
-#: A file name that is taken is tried with these after it, then with the digest, which nobody else has.
-_NUMBERS = range(2, 10)
-#: Where the next free microsecond is looked for, when many sessions say the same time.
-_SPANS_US = (1_000, 1_000_000, 3_600_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +97,7 @@ def open_session(
     """
     session_id, now, pid = new_thought_id(), diary.clock.now(), os.getpid()
     with diary.transaction() as conn:
-        seq = _free_seq(conn, now)
+        seq = places.free_seq(conn, now)
         columns = {
             "seq": seq,
             "id": session_id,
@@ -119,8 +115,8 @@ def open_session(
             "digest": rows.digest_of(b""),
             "text": "",
         }
-        _insert(conn, columns)
-        _write_drives(conn, drives, session_id, seq)
+        places.insert(conn, columns)
+        places.write_drives(conn, drives, session_id, seq)
         return queries.whole(conn, session_id)
 
 
@@ -218,43 +214,15 @@ def end(
             "owner_pid": None,
             "owner_started_s": None,
             "ended_at": timestamp(diary.clock.now()),
-            "file": _free_file(conn, name, digest, session_id),
+            "file": places.free_file(conn, name, digest, session_id),
             "digest": digest,
             "text": text,
         }
-        _update(conn, columns, session_id)
+        places.update(conn, columns, session_id)
         opened_with = "SELECT 1 FROM session_drives WHERE session_id = ?"
         if reading.drives and conn.execute(opened_with, (session_id,)).fetchone() is None:
-            _write_drives(conn, reading.drives, session_id, row["seq"])
+            places.write_drives(conn, reading.drives, session_id, row["seq"])
         return queries.whole(conn, session_id)
-
-
-def interrupt_dead(
-    diary: Diary,
-    compose: Callable[[SessionRecord], tuple[str, Reading, str]],
-    *,
-    origin: Literal["agent", "tick"] = "agent",
-) -> list[SessionRecord]:
-    """End the open sessions whose process is gone, with what they left; return them.
-
-    Args:
-        compose: Gives the text of one, its reading and the name it wants, from its entries.
-        origin: Whose; the tick goes on with its own (``take_over``).
-
-    Raises:
-        JournalError: The database takes no writes now.
-    """
-    ended = []
-    for session_id in open_sessions(diary, origin=origin, dead=True):
-        with diary.reading() as conn:
-            record = queries.whole(conn, session_id)
-        text, reading, file = compose(record)
-        # Somebody else may have ended it meanwhile.
-        try:
-            ended.append(end(diary, session_id, text, reading, file=file, state="interrupted"))
-        except InvalidRequest:
-            continue
-    return ended
 
 
 def open_sessions(
@@ -320,7 +288,7 @@ def rate_by_evidence(diary: Diary, session_id: str, depth: Depth, reasons: Seque
 def _changed(diary: Diary, session_id: str, columns: dict[str, Any]) -> SessionRecord:
     with diary.transaction() as conn:
         found = _row(conn, session_id)
-        _update(conn, columns, found["id"])
+        places.update(conn, columns, found["id"])
         return queries.whole(conn, found["id"])
 
 
@@ -343,15 +311,15 @@ def _add(conn: sqlite3.Connection, item: Given, file: str | None, now: datetime)
     changed = _changed_import(conn, item, file, source)
     if changed is not None:
         if at is not None and rows.at_text(at) != changed["at"]:
-            columns["seq"] = _free_seq(conn, at)
+            columns["seq"] = places.free_seq(conn, at)
         if changed["depth_by"] == "person":
             for name in ("depth", "depth_reason", "depth_by"):
                 del columns[name]
-        _update(conn, columns, changed["id"])
-        _write_drives(conn, item.reading.drives, changed["id"], columns.get("seq", changed["seq"]))
+        places.update(conn, columns, changed["id"])
+        places.write_drives(conn, item.reading.drives, changed["id"], columns.get("seq", changed["seq"]))
         return Added(changed["id"], "updated", changed["file"])
-    session_id, seq = new_thought_id(), _free_seq(conn, at or now)
-    placed = _free_file(conn, file, digest, session_id) if file is not None else None
+    session_id, seq = new_thought_id(), places.free_seq(conn, at or now)
+    placed = places.free_file(conn, file, digest, session_id) if file is not None else None
     columns |= {
         "seq": seq,
         "id": session_id,
@@ -361,8 +329,8 @@ def _add(conn: sqlite3.Connection, item: Given, file: str | None, now: datetime)
         "ended_at": None if item.origin == "import" else timestamp(now),
         "file": placed,
     }
-    _insert(conn, columns)
-    _write_drives(conn, item.reading.drives, session_id, seq)
+    places.insert(conn, columns)
+    places.write_drives(conn, item.reading.drives, session_id, seq)
     return Added(session_id, "new", placed)
 
 
@@ -373,7 +341,7 @@ def _known(conn: sqlite3.Connection, digest: str, file: str | None, source: str 
     names = {_last_part(name) for name in (file, source) if name is not None}
     if file is not None and source is None:
         # Its own name may have been taken when it came first.
-        names |= {_last_part(rows.numbered(file, suffix)) for suffix in _suffixes(digest)}
+        names |= {_last_part(rows.numbered(file, suffix)) for suffix in places.suffixes(digest)}
     for row in found:
         theirs = {_last_part(name) for name in (row["file"], row["source"]) if name is not None}
         if names & theirs:
@@ -394,33 +362,8 @@ def _changed_import(
     return found
 
 
-def _suffixes(digest: str) -> list[str]:
-    return [*map(str, _NUMBERS), digest[:16]]
-
-
 def _last_part(name: str) -> str:
     return PurePosixPath(name).name
-
-
-def _free_file(conn: sqlite3.Connection, file: str, digest: str, session_id: str) -> str:
-    for suffix in (None, *_suffixes(digest), session_id):
-        name = rows.numbered(file, suffix) if suffix is not None else file
-        if conn.execute("SELECT 1 FROM sessions WHERE file = ?", (name,)).fetchone() is None:
-            return name
-    raise InvalidRequest(f"every name like {file!r} is taken", hint="Give another.", param="file")
-
-
-def _free_seq(conn: sqlite3.Connection, at: datetime) -> int:
-    wanted = rows.microseconds(at)
-    for span in _SPANS_US:
-        last = conn.execute(
-            "SELECT max(seq) FROM sessions WHERE seq >= ? AND seq < ?", (wanted, wanted + span)
-        ).fetchone()[0]
-        if last is None:
-            return wanted
-        if last + 1 < wanted + span:
-            return int(last) + 1
-    return int(conn.execute("SELECT max(seq) FROM sessions").fetchone()[0]) + 1
 
 
 def _require_open(conn: sqlite3.Connection, session_id: str) -> sqlite3.Row:
@@ -441,25 +384,3 @@ def _row(conn: sqlite3.Connection, session_id: str) -> sqlite3.Row:
     if row is None:
         raise queries.unknown(session_id)
     return row
-
-
-def _insert(conn: sqlite3.Connection, columns: dict[str, Any]) -> None:
-    names = ", ".join(columns)
-    conn.execute(
-        f"INSERT INTO sessions ({names}) VALUES ({', '.join('?' * len(columns))})",  # noqa: S608
-        tuple(columns.values()),
-    )
-
-
-def _update(conn: sqlite3.Connection, columns: dict[str, Any], session_id: str) -> None:
-    settings = ", ".join(f"{name} = ?" for name in columns)
-    conn.execute(f"UPDATE sessions SET {settings} WHERE id = ?", (*columns.values(), session_id))  # noqa: S608
-
-
-def _write_drives(conn: sqlite3.Connection, drives: Iterable[Any], session_id: str, seq: int) -> None:
-    conn.execute("DELETE FROM session_drives WHERE session_id = ?", (session_id,))
-    conn.executemany(
-        "INSERT INTO session_drives (session_id, place, drive, level_percent, session_seq)"
-        " VALUES (?, ?, ?, ?, ?)",
-        rows.drive_rows(drives, session_id, seq),
-    )

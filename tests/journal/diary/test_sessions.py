@@ -203,14 +203,11 @@ def test_sessions_of_a_dead_process_are_told_from_those_of_a_living_one(diary):
     agent.kill()
     agent.communicate()
     mine = sessions.open_session(diary, [])
-
-    def compose(record):
-        text = f"# Session\n{record.entries[0].text}\n"
-        return text, reading(text), "x.md"
-
-    (ended,) = sessions.interrupt_dead(diary, compose)
-    assert (ended.topic, ended.state, ended.text) == ("agent", "interrupted", "# Session\nkept\n")
-    assert sessions.interrupt_dead(diary, compose) == []
+    (left,) = sessions.open_sessions(diary, origin="agent", dead=True)
+    assert sessions.open_sessions(diary, origin="agent", dead=True, mine=True) == [left, mine.id]
+    sessions.take_over(diary, left)
+    sessions.end(diary, left, "# Session\nkept\n", reading(""), file="x.md", state="interrupted")
+    assert sessions.open_sessions(diary, origin="agent", dead=True) == []
     assert sessions.take_over(diary, held).entries[0].text == "kept"
     assert sessions.open_sessions(diary, dead=False) == [held, mine.id]
 
