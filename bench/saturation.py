@@ -1,0 +1,178 @@
+"""The ladder against a dense sweep, over simulated engines whose throughput is known.
+
+    python bench/saturation.py [--json] [--curves 200] [--seed N]
+
+Four kinds of curve in turn: ``hyperbola`` (a batch that shares a fixed cost), ``roofline`` (a sharp knee at
+the end of memory bandwidth), ``decline`` (a peak, and then preemption), ``steps`` (batches padded to sizes of
+graphs, up to a batch limit). Knees lie between 4 and 100 of at most 256 requests at once. A window of 10 s
+has noise of 1 to 5 %, independent of the one before, and every change of concurrency costs 5 s that count as
+time.
+
+The truth is a dense sweep without noise over every concurrency. ``within_15pct`` is the share of curves whose
+knee the ladder finds within ±15 % of it; where it says that it cannot tell, it has not found it.
+``time_ratio`` is all the ladders' time over that of dense sweeps of eight points to a doubling up to 256,
+eight windows each. ``dense_within_15pct`` is how often such a sweep, read off with the same definition, finds
+the knee itself. ``covered`` is the share of the ladder's 90 % intervals that hold the truth. Intervals are 95
+%, by bootstrap over curves. A part on a real engine, vLLM on this machine's CPU, is still to come.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from _bench import arguments, finish, machine, percentile, spread
+
+from subcortex.experiments.saturation import Done, Limits, Measure, Measured, knee_of_sweep, next_step
+
+MOST = 256
+WINDOW_S, SETTLE_S = 10.0, 5.0
+KINDS = ("hyperbola", "roofline", "decline", "steps")
+_DENSE_WINDOWS = 8
+_SIZES = (1, 2, 4, *range(8, MOST + 1, 8))
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A simulated engine: throughput by concurrency without noise, a window's noise, the true knee."""
+
+    kind: str
+    speed: Callable[[int], float]
+    noise: float
+    knee: float
+
+
+def _curve(kind: str, rng: random.Random) -> Callable[[int], float]:
+    plateau = math.exp(rng.uniform(math.log(50), math.log(20000)))
+    if kind == "hyperbola":
+        half = math.exp(rng.uniform(math.log(0.45), math.log(10)))
+        return lambda c: plateau * c / (c + half)
+    if kind == "roofline":
+        at = math.exp(rng.uniform(math.log(4.5), math.log(100)))
+        rise = rng.uniform(0.8, 1.0)
+        return lambda c: plateau * min((c / at) ** rise, 1.0)
+    if kind == "decline":
+        half = math.exp(rng.uniform(math.log(3), math.log(40)))
+        full = half * rng.uniform(1.5, 6)
+        steep = rng.uniform(0.2, 0.8)
+        return lambda c: plateau * c / (c + half) / (1 + (c / full) ** 6) ** (steep / 6)
+    limit = rng.choice([8, 16, 24, 32, 48, 64, 96, 128])
+    half = limit * rng.uniform(0.05, 1.0)
+
+    def stepped(c: int) -> float:
+        running = min(c, limit)
+        size = next(size for size in _SIZES if size >= running)
+        return float(plateau * running / (size + half))
+
+    return stepped
+
+
+def engine(index: int, seed: int) -> Engine:
+    """Return the simulated engine of a number; its knee is in 4 to 100."""
+    kind = KINDS[index % len(KINDS)]
+    rng = random.Random(f"{seed} {kind} {index}")
+    while True:
+        speed = _curve(kind, rng)
+        noise = rng.uniform(0.01, 0.05)
+        knee = knee_of_sweep([(c, speed(c)) for c in range(1, 2 * MOST + 1)])
+        if knee is not None and 4 <= knee <= 100:
+            return Engine(kind, speed, noise, knee)
+
+
+def _windows(one: Engine, concurrency: int, seconds: float, rng: random.Random) -> list[Measured]:
+    number = max(1, round(seconds / WINDOW_S))
+    return [
+        Measured(concurrency, seconds / number, one.speed(concurrency) * math.exp(rng.gauss(0, one.noise)))
+        for _ in range(number)
+    ]
+
+
+def climb(one: Engine, seed: int, limits: Limits) -> tuple[Any, float, int]:
+    """Let the ladder climb an engine: its end, the time it took, and how many steps."""
+    rng = random.Random(f"{seed} windows {one.knee}")
+    measured: list[Measured] = []
+    seconds, at, steps = 0.0, 0, 0
+    while True:
+        step = next_step(measured, limits, seed=seed)
+        if not isinstance(step, Measure):
+            return step, seconds, steps
+        steps += 1
+        seconds += step.seconds + (SETTLE_S if step.concurrency != at else 0)
+        at = step.concurrency
+        measured += _windows(one, step.concurrency, step.seconds, rng)
+
+
+def dense(one: Engine, seed: int) -> tuple[float | None, float]:
+    """Return the knee that a dense sweep with noise reads off, and its time."""
+    rng = random.Random(f"{seed} dense {one.knee}")
+    points = sorted({round(2 ** (i / 8)) for i in range(8 * 8 + 1)})
+    sweep = []
+    for c in points:
+        found = _windows(one, c, _DENSE_WINDOWS * WINDOW_S, rng)
+        sweep.append((float(c), sum(window.tok_s for window in found) / len(found)))
+    # Points that fall on the same whole number are measured once; the time is of those that are.
+    return knee_of_sweep(sweep), len(points) * (SETTLE_S + _DENSE_WINDOWS * WINDOW_S)
+
+
+def _near(found: float | None, truth: float) -> bool:
+    return found is not None and abs(found / truth - 1) <= 0.15
+
+
+def _interval(values: Sequence[tuple[float, float]], seed: int) -> list[float]:
+    """Return the 95 % interval of Σ first / Σ second by bootstrap over curves."""
+    rng = random.Random(seed)
+    drawn = []
+    for _ in range(1000):
+        picked = rng.choices(values, k=len(values))
+        drawn.append(sum(a for a, _ in picked) / sum(b for _, b in picked))
+    return [round(percentile(drawn, share), 4) for share in (0.025, 0.975)]
+
+
+def main() -> None:
+    parser = arguments("The saturation ladder against a dense sweep.")
+    parser.add_argument("--curves", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    limits = Limits(max_concurrency=MOST, window_s=WINDOW_S)
+    rows = []
+    for index in range(max(options.curves, len(KINDS))):
+        one = engine(index, options.seed)
+        end, seconds, steps = climb(one, options.seed, limits)
+        swept, dense_s = dense(one, options.seed)
+        rows.append((one, end, seconds, steps, swept, dense_s))
+    near = [isinstance(end, Done) and _near(end.knee, one.knee) for one, end, *_ in rows]
+    times = [(row[2], row[5]) for row in rows]
+    finish(
+        {
+            "within_15pct": round(sum(near) / len(rows), 4),
+            "within_15pct_interval": _interval([(float(one), 1.0) for one in near], 1),
+            "time_ratio": round(sum(a for a, _ in times) / sum(b for _, b in times), 4),
+            "time_ratio_interval": _interval(times, 2),
+            "dense_within_15pct": round(sum(_near(row[4], row[0].knee) for row in rows) / len(rows), 4),
+            "covered": round(sum(row[1].interval.holds(row[0].knee) for row in rows) / len(rows), 4),
+            "inconclusive": sum(not isinstance(row[1], Done) for row in rows),
+            "by_kind": {
+                kind: round(
+                    sum(hit for hit, row in zip(near, rows, strict=True) if row[0].kind == kind)
+                    / sum(row[0].kind == kind for row in rows),
+                    4,
+                )
+                for kind in KINDS
+            },
+            "ladder_s": spread([row[2] for row in rows], 0),
+            "dense_s": rows[0][5],
+            "steps": spread([row[3] for row in rows], 0),
+            "error": spread([row[1].knee / row[0].knee - 1 for row in rows]),
+            "curves": len(rows),
+            "seed": options.seed,
+            "machine": machine(),
+        },
+        options.json,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""A closed-loop ladder of concurrencies that says what to measure next, or that it knows the knee. Pure.
+
+Up in doublings first, until two of them together bring less than one must; then wherever one more measurement
+tells most about the knee; until the interval of the knee is narrow. A knee's upper end is the smallest
+concurrency from which on the upper bound of the gain by doubling is under 5 % (``knees.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, isfinite, log
+from statistics import fmean, median
+
+from subcortex.errors import InvalidRequest
+from subcortex.experiments.saturation._posterior import Posterior, posterior
+from subcortex.experiments.saturation.knees import GAIN, knee_of_sweep
+from subcortex.experiments.statistics import LEVEL, Interval
+
+_A_RUNG, _FEWEST_RUNGS = 2, 4
+#: Windows at each size about the knee, and how far about it.
+_REFINED, _BELOW, _ABOVE = 5, 1.7, 2.6
+_THINNED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One window: so many requests at once, kept up for so many seconds, gave so many tokens a second.
+
+    A longer measurement is better handed in as several windows, since their spread is what noise is known by.
+    """
+
+    concurrency: int
+    seconds: float
+    tok_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the ladder may do.
+
+    Args:
+        max_concurrency: The most requests at once that the engine or the client takes.
+        window_s: How long one window is, after what settles is over.
+        most_s: Seconds of measuring after which it gives up.
+        ratio: How many times its lower end an interval's upper end may be: 1.4 is ±18 %.
+    """
+
+    max_concurrency: int = 256
+    window_s: float = 10.0
+    most_s: float = 1200.0
+    ratio: float = 1.4
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Keep so many requests going for so many seconds, and come back with the windows."""
+
+    concurrency: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Where throughput stops growing; ``tok_s`` and its interval are of the curve at the knee."""
+
+    knee: float
+    interval: Interval
+    tok_s: float
+    tok_s_interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Inconclusive:
+    """Why the knee is not known, and what is known of it."""
+
+    reason: str
+    knee: float
+    interval: Interval
+
+
+def next_step(
+    measured: Sequence[Measured], limits: Limits | None = None, *, seed: int = 0
+) -> Measure | Done | Inconclusive:
+    """Return what to measure next, or the knee, or why there is none.
+
+    Args:
+        measured: Every window so far, in any order.
+        limits: What the ladder may do.
+        seed: Of the draws; the same windows and seed give the same step.
+
+    Raises:
+        InvalidRequest: Where a window has no concurrency, time or throughput.
+    """
+    limits = limits or Limits()
+    for one in measured:
+        if one.concurrency < 1 or not 0 < one.seconds < 1e9 or not (one.tok_s > 0 and isfinite(one.tok_s)):
+            raise InvalidRequest(
+                f"A window of {one.seconds} s at {one.concurrency} at once gave {one.tok_s} tok/s.",
+                hint="A concurrency at which nothing was generated is a failure of its own; leave it out.",
+            )
+    up = _rung(measured, limits)
+    if up is not None:
+        return up
+    reach = max(one.concurrency for one in measured)
+    near = _crude(measured)
+    refined = _refinement(measured, near, limits)
+    if refined is not None:
+        return refined
+    found = posterior([(one.concurrency, one.seconds, one.tok_s) for one in measured], near, seed)
+    knees = sorted(curve.knee() for curve in found.curves)
+    low, middle, high = (exp(_at(knees, share)) for share in ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2))
+    interval = Interval(low, high)
+    if 2 * middle > reach and reach < limits.max_concurrency:
+        return Measure(min(2 * reach, limits.max_concurrency), _A_RUNG * limits.window_s)
+    if 2 * low > reach:
+        return Inconclusive(f"throughput still grows at {reach} at once, the most allowed", middle, interval)
+    if high <= limits.ratio * low and 2 * middle <= reach:
+        speeds = sorted(curve.top + curve.shape(log(middle)) for curve in found.curves)
+        ends = (exp(_at(speeds, (1 - LEVEL) / 2)), exp(_at(speeds, (1 + LEVEL) / 2)))
+        return Done(middle, interval, exp(median(speeds)), Interval(*ends))
+    spent = sum(one.seconds for one in measured)
+    if spent + limits.window_s > limits.most_s:
+        words = f"after {spent:.0f} s of measuring the knee may lie anywhere from {low:.1f} to {high:.1f}"
+        return Inconclusive(words, middle, interval)
+    # Longer the more there is already: a fraction that is always worth telling apart from before.
+    seconds = limits.window_s * max(_A_RUNG, round(spent / limits.window_s / 5))
+    seconds = min(seconds, limits.most_s - spent)
+    return Measure(_most_telling(found, measured, seconds), seconds)
+
+
+def _rung(measured: Sequence[Measured], limits: Limits) -> Measure | None:
+    """Return the next rung of the doublings; None where they have gone far enough."""
+    rungs: list[float] = []
+    concurrency = 1
+    while concurrency <= limits.max_concurrency:
+        windows = [one for one in measured if one.concurrency == concurrency]
+        wanted = _A_RUNG * limits.window_s - sum(one.seconds for one in windows)
+        if wanted > 0.01 * limits.window_s:
+            return Measure(concurrency, wanted)
+        rungs.append(fmean(one.tok_s for one in windows))
+        if len(rungs) >= _FEWEST_RUNGS and max(rungs) < (1 + GAIN) * max(rungs[:-2]):
+            return None
+        concurrency *= 2
+    return None
+
+
+def _crude(measured: Sequence[Measured]) -> float:
+    """Return the knee read off the means so far as off a sweep; half of the highest without one."""
+    by: dict[int, list[float]] = {}
+    for one in measured:
+        by.setdefault(one.concurrency, []).append(one.tok_s)
+    found = knee_of_sweep([(float(c), fmean(speeds)) for c, speeds in sorted(by.items())])
+    return max(by) / 2 if found is None else found
+
+
+def _refinement(measured: Sequence[Measured], near: float, limits: Limits) -> Measure | None:
+    """Return the next size about the knee, and up to twice it, to measure; None without one."""
+    spent = _spent(measured)
+    for concurrency in _grid(max(spent)):
+        wanted = _REFINED * limits.window_s - spent.get(concurrency, 0.0)
+        if near / _BELOW <= concurrency <= near * _ABOVE and wanted > 0.01 * limits.window_s:
+            return Measure(concurrency, wanted)
+    return None
+
+
+def _spent(measured: Sequence[Measured]) -> dict[int, float]:
+    spent: dict[int, float] = {}
+    for one in measured:
+        spent[one.concurrency] = spent.get(one.concurrency, 0.0) + one.seconds
+    return spent
+
+
+def _most_telling(found: Posterior, measured: Sequence[Measured], seconds: float) -> int:
+    """Return the concurrency whose throughput, measured for so long, leaves the knee's variance smallest."""
+    curves = found.curves[::_THINNED]
+    knees = [curve.knee() for curve in curves]
+    centre = fmean(knees)
+    spent = _spent(measured)
+    best, most = 1, -1.0
+    for concurrency in _grid(max(spent)):
+        speeds = [curve.top + curve.shape(log(concurrency)) for curve in curves]
+        mean = fmean(speeds)
+        shared = fmean((a - centre) * (b - mean) for a, b in zip(knees, speeds, strict=True))
+        noise = found.variance(seconds, spent.get(concurrency, 0.0))
+        told = shared * shared / (fmean((b - mean) ** 2 for b in speeds) + noise)
+        if told > most:
+            best, most = concurrency, told
+    return best
+
+
+def _grid(reach: int) -> list[int]:
+    """Return the sizes up to the highest that engines pad no batch of, four to a doubling."""
+    found, value = [1, 2, 4], 8.0
+    while round(value) <= reach:
+        size = 8 * round(value / 8)
+        if size != found[-1]:
+            found.append(size)
+        value *= 2**0.25
+    return [size for size in found if size <= reach]
+
+
+def _at(ranked: Sequence[float], share: float) -> float:
+    return ranked[round(share * (len(ranked) - 1))]
