@@ -108,7 +108,10 @@ def depth(
         if text.strip():
             doubts.append(f"the {source} {text.strip()[:60]!r} is no depth that is known here")
     for text in _named(places):
-        if found := _depth_words.leading_alone(text):
+        boxes, found = _depth_words.ticked(text)
+        if not boxes:
+            found = _depth_words.leading_alone(text)
+        if found is not None:
             return _told(found)
     for found in _looser(places, titles, drives):
         return _told(found)
@@ -140,7 +143,7 @@ def _sources(places: Outline) -> Iterator[tuple[str, str]]:
 def _named(places: Outline) -> Iterator[str]:
     """Yield texts under keys and headings that are about depth by all their words: ``My honest depth``."""
     for section in reversed(places.sections[-_LAST_SECTIONS:]):
-        if section.level and is_depth_name(_heading(section)):
+        if section.level and (heading := _heading(section)) not in _HEADINGS and is_depth_name(heading):
             yield _first_paragraph(section)
     fields = (*places.front, *places.head, *reversed((*places.loose, *places.body)))
     yield from (value for key, value in fields if is_depth_name(plain_key(key)))
@@ -197,22 +200,23 @@ def _looser(
 
 
 def _of_text(text: str, drives: tuple[DriveLevel, ...]) -> DepthFound | None:
-    return (
-        _of_events(text, drives) or _beside(text, drives) or _of_lines(text) or _depth_words.mentioned(text)
-    )
+    return _of_events(text, drives) or _beside(text, drives) or _of_lines(text)
 
 
 def _of_lines(text: str) -> DepthFound | None:
-    """Return the depth of the one line that says what was reached: ``Target: deep``, ``Actual: moderate``."""
-    lines = _lines.split(text[: _lines.SEEN_CHARS])[:20]
-    pairs = [pair for line in lines if (pair := _front_matter.pair(line.strip(_LINE_DRESS))) is not None]
-    told = [
-        found
-        for key, value in pairs
-        if not _AIMS.intersection(plain_key(key.strip("*_")).split())
-        and (found := _depth_words.leading_alone(value))
-    ]
-    return told[0] if len({found.depth for found in told}) == 1 else None
+    """Return the depth that lines name, but for those on what was meant: ``Target: deep``."""
+    lines = []
+    told = []
+    for line in _lines.split(text[: _lines.SEEN_CHARS]):
+        pair = _front_matter.pair(line.strip(_LINE_DRESS))
+        if pair is not None and _AIMS.intersection(plain_key(pair[0].strip("*_")).split()):
+            continue
+        lines.append(line)
+        if pair is not None and (found := _depth_words.leading_alone(pair[1])):
+            told.append(found)
+    if len({found.depth for found in told}) == 1:
+        return told[0]
+    return _depth_words.mentioned("".join(lines))
 
 
 def _beside(text: str, drives: tuple[DriveLevel, ...]) -> DepthFound | None:

@@ -121,7 +121,7 @@ def outline(document: Document) -> Outline:
             front.extend((entry.key, entry.value) for entry in block.entries)
             for entry in block.entries:
                 if plain_key(entry.key) in _HOLDERS:
-                    loose.extend(_nested(entry.value))
+                    loose.extend(islice(_nested(entry.value), max(_LOOSE - len(loose), 0)))
         elif isinstance(block, Heading):
             in_head = in_head and place == title_at
         elif isinstance(block, Fields):

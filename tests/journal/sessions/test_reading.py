@@ -39,12 +39,17 @@ def _read(text: str, name: str | None = None) -> Reading:
         ("hi", "LEARNING-2026-02-22-1508.md", "LEARNING"),
         ("hi", "2026-02-22-1508-LEARNING_CURIOSITY.md", "LEARNING CURIOSITY"),
         ("hi", "2026-02-22-1508-NOVELTY-SEEKING.md", "NOVELTY_SEEKING"),
+        ("hi", "2026-02-22_15-08_CARE.md", "CARE"),
+        ("Drive that woke me: **WANDER**\n", None, "WANDER"),
+        ("| Drive | Level |\n|---|---|\n| CARE | 118% |\n| PLAY | 103% |\n", None, "CARE PLAY"),
+        ("# Satisfaction log\n\n- 06:00 CARE — moderate\n- 06:05 REST — deep\n", None, "CARE REST"),
         ("hi", "2026-02-22-1508-CARE-NOVELTY_SEEKING.md", "CARE NOVELTY_SEEKING"),
         # And what is none:
         ("# Session: A Topic, Not A Drive\n", "2026-02-22-1508-x.md", ""),
         ("# Notes on REST APIs\n", None, ""),
         ("# README\n", None, ""),
         ("# GPU Session\n", None, ""),
+        ("Hard drive: NVME (97%)\n", None, ""),
         ("The word CARE in prose, and LEARNING (137%).\n", None, ""),
         ("**Drive:** none\n", "2026-02-22-1508-CARE.md", ""),
         ("hi", "2026-02-22-1508-how-to-rest.md", ""),
@@ -120,10 +125,34 @@ def test_a_date_under_the_title_knows_more_than_the_name() -> None:
         ("**Depth of satisfaction** — deep\n", Depth.DEEP),
         ("**Drive effect:** CARE -50% (moderate satisfaction)\n", Depth.MODERATE),
         ("**Satisfaction depth:** shallow\n\n## Depth\n\n**Deep**\n", Depth.SHALLOW),
+        ("## How deep did it go?\n\nmoderate — less than I hoped\n", Depth.MODERATE),
+        ("## 🌊 My honest depth\n\nShallow.\n", Depth.SHALLOW),
+        ("## Depth\n\n- Target: deep\n- Reached: **moderate**, no more\n", Depth.MODERATE),
+        ("## Depth\n\n- [ ] shallow\n- [x] moderate\n- [ ] deep\n", Depth.MODERATE),
+        ("**Depth:** ☐ shallow ☑ deep ☐ full\n", Depth.DEEP),
+        ("## Depth\n\nBetween moderate and deep.\n", Depth.MODERATE),
+        ("## Depth\n\nShallow — [x] deep was what I wanted\n", Depth.SHALLOW),
+        ("## Profundidad / Depth\n\n**Profunda / Deep**\n", Depth.DEEP),
+        ("---\nrating:\n  depth: full\n---\n", Depth.FULL),
+        ("+++\ndrive = 'CARE'\ndepth = 'deep'\n+++\n", Depth.DEEP),
+        ("- **Depth** moderate\n", Depth.MODERATE),
+        ("A walk.\n\nDepth - shallow\n", Depth.SHALLOW),
+        ("A walk.\n\n— moderate\n", Depth.MODERATE),
+        ("Depth\n-----\nDeep\n", Depth.DEEP),
+        ("```markdown\n# Session: CARE\n\n## Depth\nDeep\n```\n", Depth.DEEP),
         # And what is none:
         ("A deep dive into deep learning, full of detail.\n", None),
         ("**Depth:** 4/5\n", None),
         ("## Depth\n\nNot deep.\n", None),
+        ("## Depth\n\n- [ ] shallow\n- [ ] moderate\n", None),
+        ("## Depth\n\n- Target: deep\n", None),
+        ("## Water Depth\n\nShallow at the shore.\n", None),
+        ("## How deep is the sea\n\nDeep.\n", None),
+        ("**Snow depth:** moderate\n", None),
+        ("**Depth wanted:** full\n", None),
+        ("What was it?\n\nModerate\n", None),
+        ("A quotation:\n\n```markdown\n# Session\n\n## Depth\nDeep\n```\n", None),
+        ("```markdown\n## Depth\nDeep\n```\n\n# Session: CARE\n", None),
         ("Use `drives satisfy CARE deep` for more relief.\n", None),
         ("## Depth\n\nFull of doubts, none of them moderate enough to be shallow.\n", None),
     ],
@@ -133,9 +162,46 @@ def test_depths(text: str, depth: Depth | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("**Deferred:** SOCIAL (107%)\n\nIt is late.\n", "deferral"),
+        ("**Drive:** CARE\n**Deferred:** SOCIAL (107%)\n", "session"),
+        ("**Deferred:** SOCIAL (107%)\n**Depth:** deep\n", "session"),
+    ],
+)
+def test_what_is_put_off_beside_what_was_done_is_no_deferral(text: str, kind: str) -> None:
+    assert _read(text).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "headings"),
+    [
+        ("What I Saw\n----------\nA heron.\n", ["What I Saw"]),
+        ("A heron.\n---\nGone.\n", []),
+        ("A heron stood there\n---\nGone.\n", []),
+        ("- a heron\n---------\n", []),
+        ("Drive: CARE\n-----------\n", []),
+    ],
+)
+def test_dashes_underline_a_heading_if_they_are_as_long(text: str, headings: list[str]) -> None:
+    assert [section.heading for section in _read(text).sections if section.level] == headings
+
+
+def test_a_fence_around_the_whole_is_no_part_of_what_it_says() -> None:
+    text = "```markdown\n# Session: CARE\n\n```sh\nls\n```\n\n## Depth\n\n**Deep** — why\n```\n\nSaved.\n"
+    reading = _read(text)
+    assert render(parse(text)) == text
+    assert [drive.name for drive in reading.drives] == ["CARE"]
+    assert (reading.depth, reading.depth_reason) == (Depth.DEEP, "why")
+    assert [section.heading for section in reading.sections] == ["Session: CARE", "Depth"]
+
+
+@pytest.mark.parametrize(
     "unit", ["*", "#", "[", "-", " ", "]", "(", "_", "`", "# (", "**a:** ", "- [ ", "`~", "<!--", "1/", "\\"]
 )
-@pytest.mark.parametrize("before", ["", "---\n", "# ", "**Date:** ", "**Drive:** ", "## Depth\n"])
+@pytest.mark.parametrize(
+    "before", ["", "---\n", "# ", "**Date:** ", "**Drive:** ", "## Depth\n", "+++\n", "```md\n# a\n"]
+)
 def test_a_hostile_line_costs_no_more_than_its_length(unit: str, before: str) -> None:
     """A hundred thousand of anything; were a pattern quadratic, the sum of them would take hours."""
     text = before + unit * 100_000
