@@ -172,7 +172,7 @@ class Agent:
         before = after = None
         try:
             moved = self._keeper.satisfy(name, depth.value, reason=reason[:300], session_id=record.id)
-            threshold = moved.level.threshold
+            name, threshold = moved.drive, moved.level.threshold
             before, after = (100.0 * value / threshold for value in (moved.before, moved.after))
         except InvalidRequest as error:
             # Its drive is gone; on record all the same, or each tick would try again.

@@ -389,7 +389,8 @@ def test_a_drive_of_any_name_is_satisfied_under_that_name(config, diary, clock, 
 
     outcome = tick(followed, diary, Thinker("A thought."))
 
-    assert (outcome.did, outcome.level_before, outcome.level_after) == ("held", 150.0, 105.0)
+    assert (outcome.did, outcome.drive) == ("held", name)
+    assert (outcome.level_before, outcome.level_after) == (150.0, 105.0)
     kinds = [(event.drive, event.kind) for event in kept.history(diary)]
     assert kinds == [(name, "satisfied")]
     assert json.loads((state / "drives-state.json").read_text())["drives"][name]["pressure"] == 21.0
