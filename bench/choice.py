@@ -78,7 +78,7 @@ def _worth(prior: Belief, switch: float, share: float, counts: str) -> float:
     """
 
     def best(answer: float) -> float:
-        return max(1.0, answer / switch) ** share
+        return float(max(1.0, answer / switch) ** share)
 
     def gained(answer: float) -> float:
         now = (answer / switch) ** share if prior.middle > switch else 1.0
