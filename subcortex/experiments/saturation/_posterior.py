@@ -20,6 +20,7 @@ _MISFIT, _MISFIT_A_DOUBLING = 0.006, 0.02
 #: What a window of ten seconds is taken to vary by until repeats say otherwise, and their weight against it.
 _USUAL_SHARE, _USUAL_S, _USUAL_WEIGHT = 0.03, 10.0, 2.0
 _CHAINS, _FIRST, _MOVES, _LAST_MOVES = 90, 500, 4, 10
+_SOFT = 0.8
 _REACH = 2.38 / sqrt(2 * 6)
 #: Bounds of what is drawn: logs of p and q, and r; δ is exponential.
 _SHARPNESS, _RISE, _ABRUPTNESS, _MEAN_DECLINE = (
@@ -95,7 +96,8 @@ def posterior(windows: Sequence[tuple[int, float, float]], near: float, seed: in
             not low <= value <= high for value, (low, high) in zip(place, bounds, strict=False)
         ):
             return -inf
-        return _log_likelihood(data, place) - decline / _MEAN_DECLINE
+        # A soft bend is the usual case; a sharp one shows in the samples soon enough.
+        return _log_likelihood(data, place) - decline / _MEAN_DECLINE - _SOFT * place[1]
 
     chains = [
         [rng.uniform(*one) for one in bounds] + [rng.expovariate(1 / _MEAN_DECLINE)] for _ in range(_FIRST)

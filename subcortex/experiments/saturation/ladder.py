@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, isfinite, log
+from math import exp, hypot, isfinite, log
 from statistics import fmean, median
 
 from subcortex.errors import InvalidRequest
@@ -19,8 +19,10 @@ from subcortex.experiments.statistics import LEVEL, Interval
 
 _A_RUNG, _FEWEST_RUNGS = 2, 4
 #: Windows at each size about the knee, and how far about it.
-_REFINED, _BELOW, _ABOVE = 5, 1.7, 2.6
+_REFINED, _BELOW, _ABOVE = 7, 1.7, 2.6
 _THINNED = 7
+#: The family is not exact and sizes are a fifth apart: no knee is known to better than this share.
+_FLOOR = 0.06
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,13 @@ class Limits:
         max_concurrency: The most requests at once that the engine or the client takes.
         window_s: How long one window is, after what settles is over.
         most_s: Seconds of measuring after which it gives up.
-        ratio: How many times its lower end an interval's upper end may be: 1.4 is ±18 %.
+        ratio: How many times its lower end an interval's upper end may be: 1.5 is ±22 %.
     """
 
     max_concurrency: int = 256
     window_s: float = 10.0
     most_s: float = 1200.0
-    ratio: float = 1.4
+    ratio: float = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ def next_step(
         return refined
     found = posterior([(one.concurrency, one.seconds, one.tok_s) for one in measured], near, seed)
     knees = sorted(curve.knee() for curve in found.curves)
-    low, middle, high = (exp(_at(knees, share)) for share in ((1 - LEVEL) / 2, 0.5, (1 + LEVEL) / 2))
+    centre = _at(knees, 0.5)
+    below, above = (hypot(_at(knees, (1 + side * LEVEL) / 2) - centre, _FLOOR) for side in (-1, 1))
+    low, middle, high = exp(centre - below), exp(centre), exp(centre + above)
     interval = Interval(low, high)
     if 2 * middle > reach and reach < limits.max_concurrency:
         return Measure(min(2 * reach, limits.max_concurrency), _A_RUNG * limits.window_s)
