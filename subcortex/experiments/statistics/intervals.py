@@ -3,7 +3,7 @@
 The bootstrap here is the smoothed Bayesian one (Rubin 1981, Banks 1988): between two neighbours lies a random
 share of the distribution, drawn as from n + 1 equal ones. For a median it is exact at every sample,
 whatever the distribution, and interpolates between. The percentile bootstrap jumps from sample to sample and
-covers 82 % where it says 90 with nine of them, and BCa does no better: ``bench/intervals.py`` has all three.
+covers 83 % where it says 90 with nine of them, BCa 86: ``bench/intervals.py`` has all three.
 
 With very few samples even the whole range is not wide enough: five are needed for 90 %, seven for 97 %. Below
 that the interval is Student's, which assumes that noise is about normal, or at least as often above as below.
