@@ -48,7 +48,12 @@ class Session:
         return self._over
 
     def note(self, text: str, section: str = "Notes") -> None:
-        """Write words down under a heading; kept once this returns, even if the agent is killed next."""
+        """Write words down under a heading; kept once this returns, even if the agent is killed next.
+
+        Raises:
+            InvalidRequest: The block is over, or its notes have 1.5 MB.
+            JournalError: The journal takes no writes now.
+        """
         self._open().note(text, section)
 
     def field(self, name: str, value: str) -> None:

@@ -23,6 +23,7 @@ from subcortex.errors import EngineFailed, InvalidRequest, JournalError
 from subcortex.journal.diary import Diary, board_queries
 from subcortex.journal.diary import session_queries as queries
 from subcortex.journal.diary import sessions as rows
+from subcortex.journal.folder import check
 from subcortex.types import Depth
 from tests.conftest import write_config
 from tests.drives.emergence_state import drive, write
@@ -201,6 +202,22 @@ def test_a_session_whose_file_cannot_be_written_says_so_and_is_kept(config, fold
         held.note("Kept.")
     assert warned[0].filename == __file__
     assert "Kept." in whole(config, held.id).text
+
+
+def test_a_session_holds_no_more_than_a_file_that_an_import_takes(config, folder):
+    with pytest.raises(ValueError, match="boundless") as caught, session(config=config) as held:  # noqa: PT012
+        for _ in range(14):
+            held.note("#\n" * 50_000)
+        with pytest.raises(InvalidRequest, match=r"would hold 1\.5 MB"):
+            held.note("#\n" * 50_000)
+        held.note("There is still room for this.")
+        raise ValueError("boundless " * 10**6)
+    assert not hasattr(caught.value, "__notes__")
+    record = whole(config, held.id)
+    assert "There is still room for this." in record.text
+    assert "ValueError: boundless" in record.text
+    with Diary.open(config.database_path) as diary:
+        assert check(diary, folder / "sessions").none
 
 
 def test_hostile_words_forge_neither_depth_nor_drive_nor_a_gap(config):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from subcortex.config import Config
-from subcortex.errors import JournalError, SubcortexError
+from subcortex.errors import InvalidRequest, JournalError, SubcortexError
 from subcortex.journal import Reader
 from subcortex.journal.board import gaps_in
 from subcortex.journal.diary import Diary, sessions
@@ -26,6 +26,9 @@ from subcortex.types import Depth, Thought
 GAP = "Gap"
 #: What a session shows of a prompt and of an answer, characters.
 _PROMPT_CHARACTERS, _ANSWER_CHARACTERS = 300, 4000
+#: What a session holds at most of notes and of thoughts shown whole, bytes: as a file it has to be one that
+#: an import takes (``folder.files.LARGEST_BYTES``), also with a backslash before every line.
+_MOST_BYTES, _MOST_SHOWN_BYTES = 1_500_000, 1_000_000
 #: From a thought's id to the lines that a session shows of it.
 Tell = Callable[[str], str]
 
@@ -49,6 +52,7 @@ class Notebook:
         self._folder = config.resolve(config.journal.sessions_dir)
         self._recorder = recorder_of(config)
         self._tell = tell
+        self._told_bytes = sum(_size(entry.text) for entry in record.entries)
 
     @classmethod
     def begin(
@@ -90,7 +94,11 @@ class Notebook:
             return queries.whole(conn, self.id)
 
     def note(self, text: str, section: str = NOTES) -> None:
-        """Write words down under a heading; kept once this returns."""
+        """Write words down under a heading; kept once this returns.
+
+        Raises:
+            InvalidRequest: The session is full.
+        """
         self._put(text, "note", section)
 
     def field(self, name: str, value: str) -> None:
@@ -99,7 +107,7 @@ class Notebook:
 
     def thought(self, thought_id: str) -> None:
         """Count a thought that was answered, and have it listed."""
-        self._put(thought_id, "thought", None)
+        self._keep(thought_id, "thought", None)
 
     def answer(self, thought: Thought, section: str) -> None:
         """Count a thought and write its answer down under a heading, as far as the journal keeps texts."""
@@ -115,13 +123,13 @@ class Notebook:
 
     def trouble(self, error: BaseException) -> None:
         """Write down what ended the session; its kind alone, where texts are held back."""
-        kind = error.code if isinstance(error, SubcortexError) else type(error).__name__
-        if not self.keeps_texts:
-            self.note(kind, TROUBLE)
-        elif isinstance(error, SubcortexError):
-            self.note(error.message, TROUBLE)
+        if isinstance(error, SubcortexError):
+            words = error.message if self.keeps_texts else error.code
         else:
-            self.note(f"{kind}: {error}" if str(error) else kind, TROUBLE)
+            kind = type(error).__name__
+            words = f"{kind}: {error}".removesuffix(": ") if self.keeps_texts else kind
+        words = written(self._recorder, words)
+        self._keep(_held(words, len(words), _ANSWER_CHARACTERS), "note", TROUBLE)
 
     def experiment(self, words: str) -> None:
         """List an experiment: its id, or what it was, in words."""
@@ -170,6 +178,18 @@ class Notebook:
         return sessions.rate_by_evidence(self.diary, self.id, found, reasons)
 
     def _put(self, text: str, kind: EntryKind, section: str | None) -> None:
+        told_bytes = self._told_bytes + _size(text)
+        if told_bytes > _MOST_BYTES:
+            raise InvalidRequest(
+                f"session {self.id} would hold {told_bytes / 1e6:.1f} MB of notes;"
+                f" {_MOST_BYTES / 1e6:.1f} MB is the most",
+                hint="Begin another, or keep this in a file and note its name.",
+                param="text",
+            )
+        self._keep(text, kind, section)
+        self._told_bytes = told_bytes
+
+    def _keep(self, text: str, kind: EntryKind, section: str | None) -> None:
         sessions.note(self.diary, self.id, written(self._recorder, text), kind=kind, section=section)
 
     def _text(
@@ -275,6 +295,11 @@ def _rating(diary: Diary, record: SessionRecord, gaps_left: int) -> tuple[Depth,
     return rate(evidence(diary, record.id, gap_id=gap, gaps_left=gaps_left, carried=carried))
 
 
+def _size(text: str) -> int:
+    """Return what a note takes in a file, bytes, with the blank lines around it."""
+    return len(text.encode("utf-8", "replace")) + 4
+
+
 def _is_gap(entry: SessionEntry) -> bool:
     return entry.kind == "field" and entry.section == GAP
 
@@ -289,11 +314,17 @@ def _local(record: SessionRecord) -> datetime:
 def _sections(entries: Sequence[SessionEntry], tell: Tell) -> list[tuple[str, str]]:
     """Return headings with their texts, in the order that they were first written under."""
     texts: dict[str, list[str]] = {}
+    shown_bytes = 0
     for entry in entries:
         if entry.kind == "note":
             texts.setdefault(entry.section or NOTES, []).append(entry.text)
         elif entry.kind == "thought":
-            texts.setdefault(THOUGHTS, []).append(tell(entry.text))
+            told = tell(entry.text)
+            shown_bytes += _size(told)
+            if shown_bytes > _MOST_SHOWN_BYTES:
+                # The line of its figures has its id, and the journal the rest.
+                told = told.partition("\n")[0]
+            texts.setdefault(THOUGHTS, []).append(told)
         elif entry.kind == "experiment":
             texts.setdefault(EXPERIMENTS, []).append(f"- {entry.text}")
     return [(heading, "\n\n".join(parts)) for heading, parts in texts.items()]

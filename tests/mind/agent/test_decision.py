@@ -13,7 +13,7 @@ from subcortex.drives import Level
 from subcortex.journal.diary.board_records import GapRecord, GapState
 from subcortex.mind.agent import Defer, Hold, Moment, Resume, Wait, choose, why_busy
 from subcortex.mind.agent.decision import best_gap
-from subcortex.types import DaemonInfo, Status, TierState, TierStatus
+from subcortex.types import DaemonInfo, Status, TierState, TierStatus, Yielded
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ASKING = frozenset({"LEARNING"})
@@ -101,9 +101,17 @@ def test_every_question_has_its_turn_before_one_comes_again(order):
     assert set(taken.values()) == {2}
 
 
-def status(*, in_flight: int = 0, queued: int = 0) -> Status:
+def status(*, in_flight: int = 0, queued: int = 0, yielded: bool = False) -> Status:
     daemon = DaemonInfo(
-        pid=1, version="0", started_at=NOW, uptime_s=1.0, socket="s", database="d", config=None, tcp=None
+        pid=1,
+        version="0",
+        started_at=NOW,
+        uptime_s=1.0,
+        socket="s",
+        database="d",
+        config=None,
+        tcp=None,
+        yielded=[Yielded(gpus=[0], until=None)] if yielded else [],
     )
     tier = TierStatus(
         name="deep",
@@ -123,6 +131,7 @@ def test_a_machine_is_idle_when_nothing_is_at_work_and_nothing_came_lately():
     assert why_busy(status(), ago, NOW, 60) is None
     assert why_busy(status(in_flight=1), ago, NOW, 60) == "thoughts are at work"
     assert why_busy(status(queued=1), ago, NOW, 60) == "thoughts are at work"
+    assert why_busy(status(yielded=True), ago, NOW, 60) == "its GPUs are left to other programs"
     assert "the last 60 s" in (why_busy(status(), NOW - timedelta(seconds=59), NOW, 60) or "")
     assert why_busy(None, None, NOW, 60, may_start=False) == "no daemon is up, and daemon.autostart is off"
     assert why_busy(status(), ago, NOW, 60, may_start=False) is None

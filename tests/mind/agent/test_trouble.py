@@ -416,3 +416,16 @@ def test_a_fact_that_answers_in_a_session_makes_it_deep(config, diary):
     record = book.end()
     assert record.evidence_depth is Depth.DEEP
     assert record.evidence_reasons[0] == "0 thoughts and 0 notes"
+
+
+def test_many_thoughts_are_shown_whole_as_far_as_a_file_goes_and_then_by_their_figures(config, diary):
+    def tell(thought_id: str) -> str:
+        return f"- deep: `{thought_id}`\n\n{'long ' * 20_000}"
+
+    book = Notebook.begin(diary, config, tell, drives=[], origin="agent")
+    for number in range(30):
+        book.thought(f"{number:02}")
+    record = book.end()
+    assert all(f"`{number:02}`" in record.text for number in range(30))
+    assert record.text.count("long long") > 9 * 9_000
+    assert len(record.content) < 1_200_000
