@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache
 
-from subcortex.journal.sessions import _depth_words, _front_matter, _lines, _satisfied
+from subcortex.journal.sessions import _depth_prose, _depth_words, _front_matter, _lines, _satisfied
 from subcortex.journal.sessions._depth_words import DepthFound
 from subcortex.journal.sessions._drive_names import DriveLevel
 from subcortex.journal.sessions._keys import matching, plain_key, words
@@ -197,6 +197,11 @@ def _looser(
                 yield found
     if places.last_alone and (found := _depth_words.on_its_own(places.last_alone)):
         yield found
+    if any(key.lower() == "type" and "satisf" in value.lower() for key, value in places.front):
+        yield from (found for section in places.sections[:2] if (found := _depth_prose.opening(section.body)))
+    for section in reversed(places.sections[-_LAST_SECTIONS:]):
+        if found := _depth_prose.stated(section.body[:_BODY_CHARS]):
+            yield found
 
 
 def _of_text(text: str, drives: tuple[DriveLevel, ...]) -> DepthFound | None:
