@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from subcortex.config import Config
 from subcortex.drives import Drive, Level
-from subcortex.errors import Cancelled, EngineFailed, InvalidRequest, Overloaded, SubcortexError
+from subcortex.errors import Cancelled, DoesNotFit, EngineFailed, InvalidRequest, Overloaded, SubcortexError
 from subcortex.journal.diary import Diary, board_queries
 from subcortex.journal.diary.board_records import GapRecord
 from subcortex.journal.diary.session_records import SessionRecord
@@ -19,6 +19,8 @@ from subcortex.mind.headings import ASKED, KNOWN, OPEN, THOUGHT
 from subcortex.types import Depth, ThinkRequest, Thought
 
 _PRIORITY = -10
+#: Of an answer that is looked back on, so much is tried at least in a context that is too small, characters.
+_LEAST_CHARACTERS = 200
 
 #: Has a thought; raises SubcortexError.
 Think = Callable[[ThinkRequest], Thought]
@@ -112,12 +114,7 @@ class Holder:
         gap = self._gap(book)
         answer: str | None = None
         if not book.entries("thought"):
-            known = self._known(gap) if gap else []
-            if not book.entries("note") and book.keeps_texts:
-                if known:
-                    book.note("\n".join(f"- {line}" for line in known), KNOWN)
-                book.note(gap.question if gap else drive.prompt.strip(), ASKED)
-            had = self._have(book, drive, prompts.first(drive, gap, known), THOUGHT)
+            had = self._first(book, drive, gap)
             if isinstance(had, SubcortexError):
                 return had
             answer = had
@@ -130,13 +127,47 @@ class Holder:
             return None
         if reason := self._held_up():
             raise PutOff(reason)
-        looked_back = self._have(book, drive, prompts.second(gap, answer), OPEN)
-        return looked_back if isinstance(looked_back, SubcortexError) else None
+        return self._second(book, drive, gap, answer)
 
-    def _have(self, book: Notebook, drive: Drive, prompt: str, section: str) -> str | SubcortexError:
+    def _first(self, book: Notebook, drive: Drive, gap: GapRecord | None) -> str | SubcortexError:
+        """Think about the question, or the drive's prompt; a small context gets less of what is known."""
+        known = self._known(gap) if gap else []
+        asked = (ASKED, gap.question if gap else drive.prompt.strip())
+        while True:
+            given = [asked]
+            if known:
+                given.insert(0, (KNOWN, "\n".join(f"- {line}" for line in known)))
+            had = self._have(book, drive, prompts.first(drive, gap, known), THOUGHT, given)
+            if not (isinstance(had, DoesNotFit) and known):
+                break
+            known = known[: len(known) // 2]
+        if isinstance(had, SubcortexError) and book.keeps_texts:
+            for section, text in given:
+                book.note(text, section)
+        return had
+
+    def _second(self, book: Notebook, drive: Drive, gap: GapRecord, answer: str) -> SubcortexError | None:
+        """Look back on the first answer, or on as much of it as the context takes."""
+        characters = min(len(answer), prompts.MOST_CHARACTERS)
+        while True:
+            had = self._have(book, drive, prompts.second(gap, answer[:characters]), OPEN)
+            if not isinstance(had, SubcortexError):
+                return None
+            if not isinstance(had, DoesNotFit) or characters < _LEAST_CHARACTERS:
+                return had
+            characters //= 2
+
+    def _have(
+        self,
+        book: Notebook,
+        drive: Drive,
+        prompt: str,
+        section: str,
+        given: Sequence[tuple[str, str]] = (),
+    ) -> str | SubcortexError:
         """Have one thought and keep it; return its text, or why there is none.
 
-        A session killed before it is kept has it again.
+        A session killed before it is kept has it again. ``given`` are notes that go before it.
         """
         settings = self._config.agent
         request = ThinkRequest(
@@ -162,7 +193,7 @@ class Holder:
                 hint="Raise agent.max_tokens: a model that thinks aloud may have used them up.",
                 thought_id=thought.id,
             )
-        book.answer(thought, section)
+        book.answer(thought, section, given)
         return thought.text
 
     def _gap(self, book: Notebook) -> GapRecord | None:

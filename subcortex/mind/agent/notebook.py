@@ -109,12 +109,22 @@ class Notebook:
         """Count a thought that was answered, and have it listed."""
         self._keep(thought_id, "thought", None)
 
-    def answer(self, thought: Thought, section: str) -> None:
-        """Count a thought and write its answer down under a heading, as far as the journal keeps texts."""
+    def answer(self, thought: Thought, section: str, given: Sequence[tuple[str, str]] = ()) -> None:
+        """Count a thought and write its answer down under a heading, as far as the journal keeps texts.
+
+        Args:
+            thought: The thought.
+            section: The heading.
+            given: What was asked, (heading, text), kept before it; like the answer, or not at all.
+        """
         text = thought.text.strip()
         kept = self._recorder.text(text)
         shown = _held_back(len(text)) if kept is None else kept
-        sessions.note_all(self.diary, self.id, [("note", section, shown), ("thought", None, thought.id)])
+        told: list[tuple[EntryKind, str | None, str]] = []
+        if self.keeps_texts:
+            told += [("note", heading, written(self._recorder, asked)) for heading, asked in given]
+        told += [("note", section, shown), ("thought", None, thought.id)]
+        sessions.note_all(self.diary, self.id, told)
 
     @property
     def keeps_texts(self) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from subcortex.config import Config
-from subcortex.errors import EngineFailed, JournalError, Overloaded
+from subcortex.errors import DoesNotFit, EngineFailed, JournalError, Overloaded
 from subcortex.journal.board import gaps_in
 from subcortex.journal.diary import Diary, board, board_queries, sessions
 from subcortex.journal.diary import drives as kept
@@ -429,3 +429,48 @@ def test_many_thoughts_are_shown_whole_as_far_as_a_file_goes_and_then_by_their_f
     assert all(f"`{number:02}`" in record.text for number in range(30))
     assert record.text.count("long long") > 9 * 9_000
     assert len(record.content) < 1_200_000
+
+
+class Small(Thinker):
+    """A model whose context takes so many characters."""
+
+    def __init__(self, characters: int, *answers: str) -> None:
+        super().__init__(*answers)
+        self.characters = characters
+
+    def __call__(self, request: ThinkRequest) -> Thought:
+        prompt = request.messages[0]["content"]
+        if len(prompt) > self.characters:
+            self.requests.append(request)
+            raise DoesNotFit(f"the prompt of {len(prompt)} characters does not fit")
+        return super().__call__(request)
+
+
+def test_a_small_context_gets_as_much_of_what_is_known_as_it_takes(config, diary, clock):
+    lines = "".join(f"- PCIe 4.0 x16 carries {rate} GB/s each direction\n" for rate in range(50, 70))
+    imported(diary, NOTES.replace("- PCIe 4.0 x16 carries 64 GB/s each direction\n", lines))
+    only(config, "learning")
+    grown(config, diary, clock, 12)
+    think = Small(1000, "word " * 400, "Open question: How fast is a copy?")
+    outcome = tick(config, diary, think)
+    assert outcome.depth is Depth.MODERATE
+    record = whole(diary, outcome)
+    given = next(entry.text for entry in record.entries if entry.section == "What Was Known")
+    # Twelve lines at most, halved until they fit: what the session tells is what was asked.
+    assert 1 <= len(given.splitlines()) <= 6
+    answered = [request for request in think.requests if len(request.messages[0]["content"]) <= 1000]
+    assert len(answered) == 2
+    assert given in answered[0].messages[0]["content"]
+    assert "word word" in answered[1].messages[0]["content"]
+    assert len(board_queries.gaps(diary, session_id=outcome.session_id)) == 1
+
+
+def test_a_context_that_takes_no_question_at_all_is_an_error_that_ends_the_session(config, diary, clock):
+    imported(diary)
+    only(config, "learning")
+    grown(config, diary, clock, 12)
+    outcome = tick(config, diary, Small(10))
+    assert outcome.depth is Depth.NONE
+    text = whole(diary, outcome).text
+    assert "How much of the bandwidth" in text
+    assert "does not fit" in text
