@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from subcortex.config import Config
-from subcortex.journal.diary import Diary
+from subcortex.journal.diary import Diary, sessions
 from subcortex.journal.diary import drives as kept
 from subcortex.journal.diary import session_queries as queries
+from subcortex.journal.sessions import parse, read
 from subcortex.mind.agent import Agent, Outcome
+from subcortex.mind.board import note_session
 from subcortex.types import Route, ThinkRequest, Thought, Timing, Usage, new_thought_id
 
 DRIVE = """
@@ -17,6 +19,17 @@ prompt = "Think about {name}."
 threshold = 10.0
 rate_per_hour = 1.0
 {more}
+"""
+NOTES = """# Session: LEARNING
+**Date:** 2026-02-22 15:08
+
+## What I Already Know
+
+- PCIe 4.0 x16 carries 64 GB/s each direction
+
+## What I Need to Learn
+
+1. **PCIe:** How much of the bandwidth of PCIe 4.0 x16 does a copy reach?
 """
 
 
@@ -74,3 +87,15 @@ def whole(diary: Diary, outcome: Outcome):
     record = queries.session(diary, outcome.session_id or "")
     assert record is not None
     return record
+
+
+def imported(diary: Diary, text: str = NOTES) -> None:
+    file = "2026-02-22-1508-LEARNING.md"
+    added = sessions.add(diary, text, read(parse(text), file), file=file, origin="import")
+    note_session(diary, added.id, text)
+
+
+def only(config: Config, *names: str) -> None:
+    for file in config.drives_dir.iterdir():
+        if file.stem not in names:
+            file.unlink()

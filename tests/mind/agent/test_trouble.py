@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from subcortex.config import Config
 from subcortex.errors import DoesNotFit, EngineFailed, JournalError, Overloaded
 from subcortex.journal.board import gaps_in
 from subcortex.journal.diary import Diary, board, board_queries, sessions
@@ -20,40 +18,12 @@ from subcortex.journal.diary import session_queries as queries
 from subcortex.journal.diary.board_records import NewFact
 from subcortex.journal.diary.evidence import last_thought_at
 from subcortex.journal.rows import timestamp
-from subcortex.journal.sessions import parse as parse_session
-from subcortex.journal.sessions import read
 from subcortex.mind.agent import notebook
 from subcortex.mind.agent.decision import rests_until
 from subcortex.mind.agent.notebook import Notebook
-from subcortex.mind.board import note_session
 from subcortex.types import Depth, ThinkRequest, Thought
 from tests.drives.emergence_state import drive, write
-from tests.mind.agent.helpers import Thinker, grown, pressure, tick, whole
-
-SECRET = "sk-0123456789abcdef"
-NOTES = """# Session: LEARNING
-**Date:** 2026-02-22 15:08
-
-## What I Already Know
-
-- PCIe 4.0 x16 carries 64 GB/s each direction
-
-## What I Need to Learn
-
-1. **PCIe:** How much of the bandwidth of PCIe 4.0 x16 does a copy reach?
-"""
-
-
-def imported(diary: Diary, text: str = NOTES) -> None:
-    file = "2026-02-22-1508-LEARNING.md"
-    added = sessions.add(diary, text, read(parse_session(text), file), file=file, origin="import")
-    note_session(diary, added.id, text)
-
-
-def only(config: Config, *names: str) -> None:
-    for file in config.drives_dir.iterdir():
-        if file.stem not in names:
-            file.unlink()
+from tests.mind.agent.helpers import NOTES, Thinker, grown, imported, only, pressure, tick, whole
 
 
 def held_sessions(diary: Diary) -> list[str]:
@@ -312,56 +282,6 @@ def test_an_agent_killed_while_its_session_ended_is_made_good(config, diary, tmp
     assert (tmp_path / "sessions" / str(record.file)).read_bytes() == record.content
     asked = [gap.question for gap in board_queries.gaps(diary, session_id=book.id)]
     assert asked == ["How fast is the disk?"] == [gap.question for gap in gaps_in(record.text)]
-
-
-def with_policy(config: Config, policy: str) -> Config:
-    journal = config.journal.model_copy(update={"record": policy, "redact": ["Hesperus"]})
-    return config.model_copy(update={"journal": journal})
-
-
-def everything(config: Config) -> str:
-    """Return all text that the journal and the folder of sessions hold."""
-    with closing(sqlite3.connect(config.database_path)) as conn:
-        rows = "\n".join(conn.iterdump())
-    files = [file.read_text() for file in config.journal.sessions_dir.rglob("*.md")]
-    return "\n".join([rows, *files])
-
-
-def test_what_the_journal_holds_back_of_thoughts_a_session_does_not_tell(config, diary, clock):
-    imported(diary)
-    only(config, "learning")
-    secretive = with_policy(config, "none")
-    grown(secretive, diary, clock, 12)
-    think = Thinker("The morning star is Venus.", "Open question: Is the evening star Venus too?")
-    outcome = tick(secretive, diary, think)
-    assert (outcome.did, outcome.depth) == ("held", Depth.MODERATE)
-    # The second thought looks back on the first while both are in memory.
-    assert "morning star" in think.requests[1].messages[0]["content"]
-    text = whole(diary, outcome).text
-    assert "[26 characters held back]" in text
-    assert "Venus" not in everything(secretive)
-    assert board_queries.gaps(diary, session_id=outcome.session_id) == []
-    clock.at += timedelta(hours=24)
-    failed = tick(secretive, diary, Thinker(EngineFailed("it stopped at: Venus")))
-    assert failed.depth is Depth.NONE
-    assert "engine_failed" in whole(diary, failed).text
-    assert "Venus" not in whole(diary, failed).text
-
-
-def test_what_is_redacted_is_masked_in_sessions_too(config, diary, clock):
-    only(config, "care")
-    masked = with_policy(config, "redacted")
-    grown(masked, diary, clock, 12)
-    outcome = tick(masked, diary, Thinker(f"Hesperus has the key {SECRET}."))
-    assert "[redacted] has the key [redacted]." in whole(diary, outcome).text
-    book = Notebook.begin(diary, masked, str, drives=[], origin="agent", topic=f"T {SECRET}")
-    book.note(f"N {SECRET}")
-    book.field("F", f"{SECRET}")
-    book.experiment(f"E {SECRET}")
-    book.trouble(ValueError(f"bad {SECRET}"))
-    book.end(Depth.SHALLOW, f"R {SECRET}")
-    assert "bad [redacted]" in everything(masked)
-    assert SECRET not in everything(masked)
 
 
 #: Lowers the drive that it is told of in the state that its configuration names.
