@@ -8,6 +8,7 @@ their parent is one of them. A process is always named by its id *and* its start
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -20,6 +21,8 @@ from typing import NamedTuple
 MARK_VARIABLE = "SUBCORTEX_ENGINE_ID"
 _ANY_MARK = f"{MARK_VARIABLE}=".encode()
 
+#: No handle was left to ask with: what was asked is not known, and that is neither yes nor no.
+_NO_HANDLE = frozenset({errno.EMFILE, errno.ENFILE})
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _POLL_S = 0.02
 #: Python's and vLLM's names; others (a CUDA service's, say) may outlive the engine on purpose.
@@ -41,9 +44,11 @@ class _Stat(NamedTuple):
 
 
 def identify(pid: int) -> Identity | None:
-    """Return the identity of the process that has this id now; None if there is none."""
-    found = _stat(pid)
-    return found.identity if found else None
+    """Return the identity of the process that has this id now; None if there is none, or none can be read."""
+    with contextlib.suppress(OSError):
+        found = _stat(pid)
+        return found.identity if found else None
+    return None
 
 
 def start_time_s(identity: Identity) -> float:
@@ -54,20 +59,28 @@ def start_time_s(identity: Identity) -> float:
 
 
 def alive(identity: Identity) -> bool:
-    """Return whether that very process still runs (a zombie does not)."""
-    found = _stat(identity.pid)
+    """Return whether that very process still runs (a zombie does not); without a handle to ask, yes."""
+    try:
+        found = _stat(identity.pid)
+    except OSError:
+        return True
     return found is not None and found.identity == identity and not found.zombie
 
 
 def held(identity: Identity) -> bool:
     """Return whether the id is still that process's: it runs, or its parent has not asked how it ended."""
-    found = _stat(identity.pid)
+    try:
+        found = _stat(identity.pid)
+    except OSError:
+        return True
     return found is not None and found.identity == identity
 
 
 def marked(pid: int, mark: str) -> bool:
-    """Return whether the process was started with that engine's mark."""
-    return _marked(pid, f"{MARK_VARIABLE}={mark}".encode())
+    """Return whether the process was started with that engine's mark; without a handle to ask, no."""
+    with contextlib.suppress(OSError):
+        return _marked(pid, f"{MARK_VARIABLE}={mark}".encode())
+    return False
 
 
 def is_engines(pid: int) -> bool:
@@ -77,8 +90,8 @@ def is_engines(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         # What has begun to end has no environment any more.
         return True
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in _NO_HANDLE
     return not environ or any(word.startswith(_ANY_MARK) for word in environ.split(b"\0"))
 
 
@@ -88,6 +101,9 @@ def family(mark: str, *, session: int | None = None) -> set[Identity]:
     Args:
         mark: Value of the engine's mark.
         session: Session that the engine was started in; only while its leader is known to be ours.
+
+    Raises:
+        OSError: No handle is left to look with, so nobody knows.
     """
     me = os.getpid()
     stats = [found for pid in _pids() if pid != me and (found := _stat(pid)) and not found.zombie]
@@ -127,13 +143,23 @@ def is_shared_memory(path: str) -> bool:
 def end(look: Callable[[], Iterable[Identity]], *, grace_s: float, limit_s: float = 30.0) -> set[Identity]:
     """Ask the processes that ``look`` finds to end, then kill them; return those left after ``limit_s``.
 
-    ``look`` is called again and again, so that what is forked in the meantime is found too. Blocks.
+    ``look`` is called again and again, so that what is forked in the meantime is found too. Blocks. Where it
+    raises OSError, for want of a handle, it is asked again: what cannot be seen is not gone.
+
+    Raises:
+        OSError: ``look`` still does after ``limit_s``.
     """
     asked: set[Identity] = set()
     began = time.monotonic()
     while True:
         waited_s = time.monotonic() - began
-        found = {identity for identity in look() if alive(identity)}
+        try:
+            found = {identity for identity in look() if alive(identity)}
+        except OSError:
+            if waited_s > grace_s + limit_s:
+                raise
+            time.sleep(_POLL_S)
+            continue
         if not found or waited_s > grace_s + limit_s:
             return found
         if waited_s < grace_s:
@@ -174,7 +200,9 @@ def _pids() -> Iterable[int]:
 def _stat(pid: int) -> _Stat | None:
     try:
         raw = _read(f"/proc/{pid}/stat")
-    except OSError:
+    except OSError as error:
+        if error.errno in _NO_HANDLE:
+            raise
         return None
     # The command's name may hold spaces and brackets; what follows the last bracket is plain.
     state, parent, _, session, *rest = raw[raw.rindex(b")") + 2 :].split()
@@ -187,7 +215,9 @@ def _stat(pid: int) -> _Stat | None:
 def _marked(pid: int, needle: bytes) -> bool:
     try:
         return needle in _read(f"/proc/{pid}/environ").split(b"\0")
-    except OSError:
+    except OSError as error:
+        if error.errno in _NO_HANDLE:
+            raise
         return False
 
 

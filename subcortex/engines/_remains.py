@@ -183,7 +183,9 @@ def _end(record: Record, *, grace_s: float) -> tuple[set[Identity], set[Identity
         ended.update(_processes.family(record.mark, session=session))
         return ended - {keeper}
 
-    shared = _processes.shared_memory(members())
+    shared: set[Path] = set()
+    with contextlib.suppress(OSError):
+        shared = _processes.shared_memory(members())
     left = _processes.end(members, grace_s=grace_s)
     remove_files(shared)
     if keeper is not None and keeper.pid != os.getpid() and _processes.marked(keeper.pid, record.mark):

@@ -127,7 +127,9 @@ class EngineProcess:
             ours.close()
             child.kill()
             child.wait()
-            _remains.end_orphan(str(folder), record.mark, None, grace_s=0.0)
+            # Without a handle to look with it waits for one; the record stays for the next daemon.
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(_remains.end_orphan, str(folder), record.mark, None, grace_s=0.0)
             raise
 
     @classmethod
@@ -163,7 +165,7 @@ class EngineProcess:
 
     async def note(self, *, version: str | None, boot: Sequence[str]) -> None:
         """Put on record that it is ready, so that it may be adopted, and what it leaves if it is killed."""
-        shared = await asyncio.to_thread(lambda: _processes.shared_memory(self._members()))
+        shared = await asyncio.to_thread(self._shared)
         self.record = self.record._replace(
             version=version, boot=tuple(boot), ready=True, shared=tuple(sorted(map(str, shared)))
         )
@@ -183,7 +185,7 @@ class EngineProcess:
         Raises:
             EngineFailed: Some would not die within 30 seconds of SIGKILL (stuck in the kernel).
         """
-        shared = await asyncio.to_thread(lambda: _processes.shared_memory(self._members()))
+        shared = await asyncio.to_thread(self._shared)
         left = await asyncio.to_thread(_processes.end, self._members, grace_s=grace_s)
         if left:
             raise EngineFailed(
@@ -201,7 +203,13 @@ class EngineProcess:
 
     def kill(self) -> None:
         """Kill what is there now without waiting; ``stop`` does the rest."""
-        _processes.kill(self._members())
+        with contextlib.suppress(OSError):  # no handle left to look with
+            _processes.kill(self._members())
+
+    def _shared(self) -> set[Path]:
+        with contextlib.suppress(OSError):
+            return _processes.shared_memory(self._members())
+        return set()
 
     async def _release(self) -> None:
         self._released = True

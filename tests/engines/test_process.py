@@ -300,6 +300,29 @@ async def test_out_of_files_nothing_is_left_open_or_on_record(
     assert not (tmp_path / "engine" / "process.json").exists()
 
 
+async def test_a_child_that_cannot_be_looked_at_is_not_taken_for_gone(
+    nursery: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon out of handles once took a running engine for ended, and waited for its end for ever."""
+    process = await nursery.spawn("import time; print('up', flush=True); time.sleep(600)")
+    await nursery.said(process)
+    asked, read = 0, _processes._read
+
+    def out_of_handles(path: str) -> bytes:
+        nonlocal asked
+        asked += 1
+        if asked <= 200:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return read(path)
+
+    monkeypatch.setattr(_processes, "_read", out_of_handles)
+    async with asyncio.timeout(60):
+        await process.stop(0.5)
+    assert asked > 200
+    assert gone(process.info.pid)
+    assert not process.running
+
+
 async def test_the_child_is_what_the_command_says_with_nothing_of_ours_open(nursery: Nursery) -> None:
     secret = os.open("/dev/null", os.O_RDONLY)
     process = await nursery.spawn(
