@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -62,6 +63,12 @@ def write_config(folder: Path, *, daemon="", journal="", fast="", deep="") -> Pa
         )
     )
     return file
+
+
+def pytest_configure() -> None:
+    """A worker ignores Ctrl-C and hands that on to what it starts: programs that end by it would not."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
