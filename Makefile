@@ -19,9 +19,8 @@ lint: .venv/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Two workers: much of the time goes into waiting for engines to start (tests/conftest.py shares the files out).
 unit: setup
-	$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/pytest $(ARGS)
 
 docs: .venv/.dev
 	$(BIN)/python -m subcortex.cli.reference > docs/cli.md

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -63,19 +62,6 @@ def write_config(folder: Path, *, daemon="", journal="", fast="", deep="") -> Pa
         )
     )
     return file
-
-
-def pytest_configure() -> None:
-    """A worker ignores Ctrl-C and hands that on to what it starts: programs that end by it would not."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay with one worker, and all that boots vLLM with the same: two do not fit."""
-    for item in items:
-        group = "vllm" if item.get_closest_marker("vllm") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
