@@ -66,8 +66,8 @@ def test_the_next_daemon_has_the_same_engine_and_the_one_after_too(place: Path) 
         assert (daemon.pid, daemon.version) == (first.pid, "llama.cpp b7")
     assert keeper_of(place) == keeper
     # What it printed to each of its owners is there, in its order and once; each one asked for its health.
-    rows = [line.split()[0] for line in third.told("tail").splitlines()]
-    assert rows == ["family", *["asked"] * 4]
+    expected = ["family", *["asked"] * 4]
+    wait_for(lambda: [line.split()[0] for line in third.told("tail").splitlines()] == expected)
     assert not any(map(gone, [first.pid, *workers]))
     third.told("stop")
     assert all(map(gone, [first.pid, keeper, *workers]))
