@@ -142,6 +142,7 @@ def test_the_schema_has_every_section_and_no_inner_field():
         "drives",
         "routing",
         "fleet",
+        "agent",
         "tiers",
     }
     assert schema["additionalProperties"] is False
