@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import erfc, sqrt
 
 from subcortex.hardware import Gpu, Hardware
@@ -28,6 +28,7 @@ class Budget:
         device: The GPU's index, ``HOST`` for host memory.
         used_mib: By others, the driver's share included.
         reserve_mib: Kept free.
+        mib: What may be planned.
     """
 
     device: int
@@ -35,11 +36,11 @@ class Budget:
     total_mib: float
     used_mib: float
     reserve_mib: float
+    mib: float = field(init=False)
 
-    @property
-    def mib(self) -> float:
-        """What may be planned."""
-        return max(0.0, self.total_mib - self.used_mib - self.reserve_mib)
+    def __post_init__(self) -> None:
+        # Reckoned once: a plan asks for it tens of thousands of times.
+        object.__setattr__(self, "mib", max(0.0, self.total_mib - self.used_mib - self.reserve_mib))
 
 
 def gpu_budget(gpu: Gpu, own_mib: float = 0.0) -> Budget:

@@ -19,9 +19,10 @@ def load_of(
     book: Book, seats: Sequence[Seat], state: State, requests: Sequence[float]
 ) -> dict[int, tuple[float, float]]:
     """Return what all tiers together take of each device in a state."""
-    load: dict[int, tuple[float, float]] = {}
-    for seat, mode, held in zip(seats, state, requests, strict=True):
-        load = added(load, book.load(seat, mode, held))
+    loads = [book.load(*one) for one in zip(seats, state, requests, strict=True)]
+    load = dict(loads[0]) if loads else {}
+    for more in loads[1:]:
+        load = added(load, more)
     return load
 
 

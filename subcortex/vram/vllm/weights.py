@@ -124,7 +124,7 @@ def _held(shape: ModelShape, setup: VllmSetup, stage: int, rank: int) -> list[tu
     return [
         (tensor, _share(tensor, shape, setup, rank))
         for tensor in shape.tensors
-        if tensor.part in everywhere or _on_stage(tensor, shape, layers, stage)
+        if len(layers) == 1 or tensor.part in everywhere or _on_stage(tensor, shape, layers, stage)
     ]
 
 
@@ -140,11 +140,12 @@ def allocated_bytes(shape: ModelShape, setup: VllmSetup, *, stage: int = 0, rank
     plain = 0.0
     blocks: dict[tuple[int | None, str], float] = defaultdict(float)
     free: list[float] = []
+    repacks = shape.quantisation is not None and shape.quantisation.method == "mxfp4"
     for tensor, held in _held(shape, setup, stage, rank):
         if tensor.name.startswith("rotary"):
             # Angles, cosines and sines in float32 are each as large as the table, both together twice.
             free += [tensor.bytes] * 3 + [2 * tensor.bytes]
-        padding = held * _repacked(tensor, shape, setup)
+        padding = held * _repacked(tensor, setup) if repacks else 0.0
         plain += held + padding
         blocks[tensor.layer, _FUSED.get(tensor.name, tensor.name)] += held + padding
     parts: list[float] = []
@@ -153,12 +154,12 @@ def allocated_bytes(shape: ModelShape, setup: VllmSetup, *, stage: int = 0, rank
     return plain + sum(_waste(part, free) for part in parts)
 
 
-def _repacked(tensor: Tensor, shape: ModelShape, setup: VllmSetup) -> float:
+def _repacked(tensor: Tensor, setup: VllmSetup) -> float:
     """Return by what share repacking widens a tensor: MXFP4 experts' downs, from multiples of 64 to 128.
 
     Read off one model's boots (gpt-oss-20b, 84 MiB), not off vLLM's code.
     """
-    if not (tensor.expert and tensor.units and shape.quantisation and shape.quantisation.method == "mxfp4"):
+    if not (tensor.expert and tensor.units):
         return 0.0
     units = tensor.units if setup.expert_parallel else ceil(tensor.units / setup.tensor_parallel_size)
     return units % 2 / units / 3
