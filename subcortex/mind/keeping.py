@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ from subcortex.drives.reporting import TIME_LIMIT_S, report_satisfaction
 from subcortex.errors import EmergenceFailed, InvalidRequest
 from subcortex.journal.diary import Diary
 from subcortex.journal.diary import drives as kept
-from subcortex.journal.diary.drives import DriveEvent, DriveRow
+from subcortex.journal.diary.drives import DriveEvent
 from subcortex.journal.diary.evidence import thoughts_between
 
 #: Hours of growth that one thought is worth to a drive that builds from work.
@@ -202,7 +202,7 @@ class DriveKeeper:
                 drive.name,
                 kind,
                 self._growing(drive),
-                lambda row: _row(_satisfied(_state(row), depth, self.clock.now())),
+                lambda state: _satisfied(state, depth, self.clock.now()),
                 depth=depth,
                 session_id=session_id,
                 reason=reason,
@@ -239,7 +239,7 @@ class DriveKeeper:
             self._opened(),
             drive.name,
             self._growing(drive),
-            lambda row: _row(pressure.bump(_state(row), drive, amount, self.clock.now())),
+            lambda state: pressure.bump(state, drive, amount, self.clock.now()),
             session_id=session_id,
             reason=reason,
         )
@@ -306,23 +306,21 @@ class DriveKeeper:
         counted_at = self.clock.now()
         worked_h = self._worked_h(drive, seen, counted_at)
 
-        def grow(row: DriveRow | None) -> DriveRow:
+        def grow(row: State | None) -> State:
             if row is not None and seen is not None and row.grown_at == seen.grown_at:
-                return _row(self._grown(drive, row, counted_at, worked_h)[0])
-            return _row(self._grown(drive, row, self.clock.now(), 0.0)[0])
+                return self._grown(drive, row, counted_at, worked_h)[0]
+            return self._grown(drive, row, self.clock.now(), 0.0)[0]
 
         return grow
 
-    def _worked_h(self, drive: Drive, row: DriveRow | None, now: datetime) -> float:
+    def _worked_h(self, drive: Drive, row: State | None, now: datetime) -> float:
         """Return the work done since a drive was last grown, in hours of its growth."""
         if row is None or not drive.activity_driven or drive.rate_per_hour == 0.0:
             return 0.0
         return WORK_H * thoughts_between(self._opened(), row.grown_at, now)
 
-    def _grown(
-        self, drive: Drive, row: DriveRow | None, now: datetime, worked_h: float
-    ) -> tuple[State, Level]:
-        begun = _state(row) if row else pressure.fresh(drive, now)
+    def _grown(self, drive: Drive, row: State | None, now: datetime, worked_h: float) -> tuple[State, Level]:
+        begun = row or pressure.fresh(drive, now)
         state = pressure.grow(begun, drive, now, worked_h=worked_h)
         return state, pressure.level(state, drive, now)
 
@@ -331,14 +329,6 @@ def _satisfied(state: State, depth: Depth, now: datetime) -> State:
     return pressure.thwart(state) if depth == "none" else pressure.satisfy(state, depth, now)
 
 
-def _crossed(before: DriveRow | None, after: DriveRow, drive: Drive) -> bool:
+def _crossed(before: State | None, after: State, drive: Drive) -> bool:
     began = before.pressure if before else 0.0
     return began < drive.threshold <= after.pressure
-
-
-def _state(row: DriveRow) -> State:
-    return State(**asdict(row))
-
-
-def _row(state: State) -> DriveRow:
-    return DriveRow(**asdict(state))

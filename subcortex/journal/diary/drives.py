@@ -12,22 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from subcortex.drives import State
 from subcortex.errors import InvalidRequest
 from subcortex.journal.diary.access import Diary
 from subcortex.journal.rows import storable, timestamp
 
 EventKind = Literal["triggered", "satisfied", "bumped", "thwarted", "deferred"]
-
-
-@dataclass(frozen=True, slots=True)
-class DriveRow:
-    """A drive's state as it is kept; pressure is never negative, times are UTC."""
-
-    drive: str
-    pressure: float
-    grown_at: datetime
-    satisfied_at: datetime | None = None
-    thwarted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +42,12 @@ class DriveEvent:
 
 
 #: From a drive's row as it was kept, None where it has none yet, to the row as it is now.
-Grow = Callable[[DriveRow | None], DriveRow]
+Grow = Callable[[State | None], State]
 #: From the row as it is now to the row as it shall be.
-Decide = Callable[[DriveRow], DriveRow]
+Decide = Callable[[State], State]
 
 
-def levels(diary: Diary) -> dict[str, DriveRow]:
+def levels(diary: Diary) -> dict[str, State]:
     """Return every drive that has a row, by name."""
     with diary.reading() as conn:
         return {row["drive"]: _row(row) for row in conn.execute("SELECT * FROM drive_states ORDER BY drive")}
@@ -67,8 +57,8 @@ def grow_all(
     diary: Diary,
     grow: Mapping[str, Grow],
     *,
-    triggers: Callable[[DriveRow | None, DriveRow], bool] | None = None,
-) -> dict[str, DriveRow]:
+    triggers: Callable[[State | None, State], bool] | None = None,
+) -> dict[str, State]:
     """Grow the drives named, all in one transaction; drives that are not named stay as they are.
 
     Args:
@@ -96,7 +86,7 @@ def satisfy(
     depth: str,
     session_id: str | None = None,
     reason: str | None = None,
-) -> tuple[DriveRow, DriveRow]:
+) -> tuple[State, State]:
     """Lower a drive as ``decide`` says; returns its row before and after.
 
     Raises:
@@ -113,7 +103,7 @@ def bump(
     *,
     session_id: str | None = None,
     reason: str | None = None,
-) -> tuple[DriveRow, DriveRow]:
+) -> tuple[State, State]:
     """Raise a drive as ``decide`` says; returns its row before and after."""
     return change(diary, drive, "bumped", grow, decide, session_id=session_id, reason=reason)
 
@@ -128,7 +118,7 @@ def change(
     depth: str | None = None,
     session_id: str | None = None,
     reason: str | None = None,
-) -> tuple[DriveRow, DriveRow]:
+) -> tuple[State, State]:
     """Bring a drive up to now, change it as ``decide`` says, record why; returns its rows before and after.
 
     Args:
@@ -196,12 +186,12 @@ def last(diary: Diary, drive: str, kind: EventKind) -> DriveEvent | None:
     return _event(row) if row else None
 
 
-def _kept(conn: sqlite3.Connection, drive: str) -> DriveRow | None:
+def _kept(conn: sqlite3.Connection, drive: str) -> State | None:
     row = conn.execute("SELECT * FROM drive_states WHERE drive = ?", (storable(drive),)).fetchone()
     return _row(row) if row else None
 
 
-def _keep(conn: sqlite3.Connection, row: DriveRow) -> None:
+def _keep(conn: sqlite3.Connection, row: State) -> None:
     satisfied_at = timestamp(row.satisfied_at) if row.satisfied_at else None
     conn.execute(
         "INSERT INTO drive_states (drive, pressure, grown_at, satisfied_at, thwarted) VALUES (?, ?, ?, ?, ?)"
@@ -241,9 +231,9 @@ def _session(conn: sqlite3.Connection, beginning: str | None) -> str | None:
     return str(found[0]["id"])
 
 
-def _row(row: sqlite3.Row) -> DriveRow:
+def _row(row: sqlite3.Row) -> State:
     satisfied_at = row["satisfied_at"]
-    return DriveRow(
+    return State(
         drive=row["drive"],
         pressure=row["pressure"],
         grown_at=datetime.fromisoformat(row["grown_at"]),

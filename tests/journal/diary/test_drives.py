@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from subcortex.drives import State
 from subcortex.errors import InvalidRequest, JournalError
 from subcortex.journal.diary import Diary, drives
-from subcortex.journal.diary.drives import DriveRow
 
 NOON = datetime(2026, 2, 22, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -41,7 +41,7 @@ def diary(tmp_path, clock):
 
 
 def begun(name: str = "CARE") -> drives.Grow:
-    return lambda row: row or DriveRow(name, 0.0, NOON)
+    return lambda row: row or State(name, 0.0, NOON)
 
 
 def more(amount: float) -> drives.Decide:
@@ -58,7 +58,7 @@ def session(diary: Diary, name: str) -> None:
 
 
 def test_a_row_comes_back_as_it_was_kept(diary):
-    kept = DriveRow("好奇心 at night", 12.5, NOON, NOON - timedelta(hours=3), 2)
+    kept = State("好奇心 at night", 12.5, NOON, NOON - timedelta(hours=3), 2)
     drives.grow_all(diary, {kept.drive: lambda row: kept})
     assert drives.levels(diary) == {kept.drive: kept}
 
@@ -68,7 +68,7 @@ def test_growing_leaves_the_others_alone_and_records_what_it_triggered(diary):
     drives.bump(diary, "REST", begun("REST"), more(3.0))
     grown = drives.grow_all(
         diary,
-        {"CARE": lambda row: replace(row or DriveRow("CARE", 0.0, NOON), pressure=11.0), "NEW": begun("NEW")},
+        {"CARE": lambda row: replace(row or State("CARE", 0.0, NOON), pressure=11.0), "NEW": begun("NEW")},
         triggers=lambda before, after: after.pressure >= 10.0 > (before.pressure if before else 0.0),
     )
     assert {name: row.pressure for name, row in drives.levels(diary).items()} == {
