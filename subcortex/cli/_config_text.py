@@ -15,7 +15,7 @@ from subcortex import config
 from subcortex.cli._starter import Starter, TierPlan
 
 _WIDTH = 100
-_SECTIONS = ("daemon", "journal", "drives", "routing", "fleet", "agent")
+_SECTIONS = ("daemon", "journal", "drives", "routing", "fleet", "agent", "experiments")
 _ABOUT = {
     "daemon": "The process that owns the engines.",
     "journal": "What is written down, and how safely.",
@@ -23,6 +23,7 @@ _ABOUT = {
     "routing": "How readily a thought goes deep.",
     "fleet": "How tiers share the GPUs.",
     "agent": "When sessions are held of themselves.",
+    "experiments": "When the machine may try things out on itself.",
 }
 #: What an unset key looks like when it is set; keys with a default show that instead.
 _EXAMPLES: dict[str, Any] = {

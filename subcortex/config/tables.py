@@ -117,6 +117,24 @@ class AgentSection(_Table):
     max_tokens: int = Field(default=1024, gt=0, description="tokens that one thought of a session may have")
 
 
+class ExperimentsSection(_Table):
+    """``[experiments]``: when the machine may try things out on itself, and with what."""
+
+    windows: list[str] = Field(
+        default_factory=list,
+        description='when one may begin, as cron writes it (minute hour day month weekday): "*/10 2-5 * * *"',
+    )
+    minutes_a_day: float = Field(
+        default=60.0, ge=0, description="GPU-minutes that experiments in those windows may take a day"
+    )
+    python: Path | None = Field(
+        default=None, description="interpreter that has torch; none: that of the first vLLM tier"
+    )
+    tools_dir: Path | None = Field(
+        default=None, description="folder of llama-bench and its like; none: looked for on PATH"
+    )
+
+
 class _TierBase(_Table):
     name: str = Field(pattern=_NAME, description="what think(tier=…) calls it")
     model: str = Field(min_length=1, description="a file, a folder or a hub name")
@@ -206,6 +224,7 @@ class Config(_Table):
     routing: RoutingSection = Field(default_factory=RoutingSection)
     fleet: FleetSection = Field(default_factory=FleetSection)
     agent: AgentSection = Field(default_factory=AgentSection)
+    experiments: ExperimentsSection = Field(default_factory=ExperimentsSection)
     tiers: list[Tier] = Field(min_length=1)
     source: Path | None = Field(
         default=None, exclude=True, description="set by load(); not a key of the file"

@@ -79,6 +79,17 @@ class LocalEngine(ABC):
         """The engine's main process while there is one."""
         return self._process.info if self._process else None
 
+    @property
+    def socket(self) -> Path:
+        """The Unix socket that it serves on, while it runs.
+
+        Raises:
+            EngineFailed: It does not run.
+        """
+        if self._socket is None:
+            raise EngineFailed(f"{self.kind} serving {self.model} is not running", transient=True)
+        return self._socket
+
     async def start(self, progress: Progress) -> None:
         """Launch and wait for the health route; see ``Engine.start``."""
         self._failure, self._canary_limit_s = None, _FIRST_CANARY_S

@@ -1,0 +1,28 @@
+"""What the machine can ask of itself: one class a question, in the order of the catalogue."""
+
+from __future__ import annotations
+
+from subcortex.errors import InvalidRequest
+from subcortex.experiments.experiment import Experiment
+
+#: All experiments, by their row in the catalogue.
+CATALOGUE: tuple[Experiment, ...] = ()
+
+
+def find(name: str) -> Experiment:
+    """Return the experiment of that name.
+
+    Raises:
+        InvalidRequest: There is none.
+    """
+    for one in CATALOGUE:
+        if one.name == name:
+            return one
+    raise InvalidRequest(
+        f"there is no experiment {name!r}",
+        hint=f"There are: {', '.join(one.name for one in CATALOGUE)}.",
+        param="name",
+    )
+
+
+__all__ = ["CATALOGUE", "find"]

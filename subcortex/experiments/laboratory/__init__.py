@@ -1,0 +1,1 @@
+"""What experiments work with: engines kept warm, probes, load, and the machine's readings. Effects."""

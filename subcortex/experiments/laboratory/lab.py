@@ -1,0 +1,209 @@
+"""The laboratory: what an experiment works with while it runs. Effects."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from subcortex.config import Tier
+from subcortex.experiments.experiment import Scene
+from subcortex.experiments.laboratory.children import lines_of, output_of
+from subcortex.experiments.laboratory.engines import Served, WarmEngines
+from subcortex.experiments.laboratory.readings import Readings, Sensors
+from subcortex.experiments.statistics import Sample
+
+#: Probes lie here, each a script that a person can run by hand.
+PROBES = Path(__file__).parents[1] / "probes"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One raw sample as it is kept.
+
+    Args:
+        metric: What was measured, e.g. ``tpot`` or ``gemm bf16 4096``; one metric has one unit.
+        value, unit: The figure.
+        arm, block: As in ``statistics.Sample``.
+        at_s: Seconds since the run began.
+        facts: Whatever else belongs to this sample (concurrency, sizes, tokens).
+        readings: Clocks, temperatures and throttling beside it.
+    """
+
+    metric: str
+    value: float
+    unit: str
+    arm: str = ""
+    block: int = 0
+    at_s: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    readings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Keep(Protocol):
+    """Where a run's raw data goes at once, so that a kill loses nothing. Called on the event loop, quick."""
+
+    def reading(self, reading: Reading) -> None:
+        """Keep a sample."""
+
+    def command(self, words: Sequence[str], version: str | None) -> None:
+        """Keep a command as it was run, with the version of its program."""
+
+    def boot(self, facts: Mapping[str, Any]) -> None:
+        """Keep an engine's start: tier, seconds, what its log said of memory, or why it failed."""
+
+    def progress(self, text: str, share: float | None) -> None:
+        """Tell how far the run has come."""
+
+
+class Lab:
+    """One run's laboratory. Experiments get it; nothing of it outlives ``open``.
+
+    Args:
+        scene: The machine.
+        keep: Where raw data goes.
+        warm: Engines, kept between runs of one worker.
+        seconds: What the run may take.
+        earlier: Samples of an earlier life of this run.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        keep: Keep,
+        warm: WarmEngines,
+        *,
+        seconds: float,
+        earlier: Sequence[Reading] = (),
+        sensors: Sensors | None = None,
+    ) -> None:
+        self.scene = scene
+        self._keep = keep
+        self._warm = warm
+        self._began_s = time.monotonic()
+        self._seconds = seconds
+        self._readings = list(earlier)
+        self._sensors = sensors or Sensors(scene.hardware)
+
+    @property
+    def seconds_left(self) -> float:
+        """What is left of the run's time; below zero once it is over."""
+        return self._seconds - (time.monotonic() - self._began_s)
+
+    def say(self, text: str, share: float | None = None) -> None:
+        """Tell how far it has come, in a few words, and as a share of the whole if that is known."""
+        self._keep.progress(text, share)
+
+    def sample(
+        self, metric: str, value: float, unit: str, *, arm: str = "", block: int = 0, **facts: Any
+    ) -> Reading:
+        """Keep one raw sample, with the machine's clocks and temperatures as they are now."""
+        seen = self._sensors.read()
+        reading = Reading(
+            metric, value, unit, arm, block, time.monotonic() - self._began_s, facts, seen.as_facts()
+        )
+        self._readings.append(reading)
+        self._keep.reading(reading)
+        return reading
+
+    def readings(self, metric: str, *, arm: str | None = None, **facts: Any) -> list[Reading]:
+        """Return the samples kept so far, in order, of this life and earlier ones; ``facts`` must agree."""
+        return [
+            one
+            for one in self._readings
+            if one.metric == metric
+            and (arm is None or one.arm == arm)
+            and all(one.facts.get(name) == value for name, value in facts.items())
+        ]
+
+    def samples(self, metric: str, *, arm: str | None = None, **facts: Any) -> list[Sample]:
+        """Return the same as statistics take them."""
+        return [as_sample(one) for one in self.readings(metric, arm=arm, **facts)]
+
+    def done(self, metric: str, *, arm: str, block: int) -> int:
+        """Return how many samples of an arm in a block are kept: what a resumed run need not do again."""
+        return sum(1 for one in self.readings(metric, arm=arm) if one.block == block)
+
+    @asynccontextmanager
+    async def engine(self, tier: Tier) -> AsyncIterator[Served]:
+        """Serve a tier's model and give it back; one already warm with the very same settings is taken.
+
+        Engines that are not in use make room for it first. It stays warm afterwards for whoever is next.
+
+        Raises:
+            DoesNotFit, EngineFailed, ConfigError: As ``Engine.start``; the failure is kept as a boot.
+        """
+        async with self._warm.lent(tier, self._keep, self.say) as served:
+            yield served
+
+    async def cool(self) -> None:
+        """Stop every engine that is not in use: for experiments that want the machine empty."""
+        await self._warm.cool()
+
+    def probe(
+        self,
+        name: str,
+        *arguments: str,
+        limit_s: float,
+        python: Path | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Run a probe in the engine's interpreter and yield its JSON lines as they come.
+
+        Args:
+            name: The file in ``probes/``, without ``.py``.
+            arguments: Of the script.
+            limit_s: After that it is killed with all its children.
+            python: Another interpreter than the scene's.
+            env: Variables on top of this process's.
+
+        Raises:
+            EngineFailed: It ended with an error, in time or not; carries its last words.
+        """
+        interpreter = python or self.scene.python
+        if interpreter is None:
+            raise AssertionError("an experiment that needs torch must say so in why_not")
+        command = [str(interpreter), str(PROBES / f"{name}.py"), *arguments]
+        self._keep.command(command, self.scene.versions.get("torch"))
+        return lines_of(command, limit_s=limit_s, env=env)
+
+    async def tool(
+        self, name: str, *arguments: str, limit_s: float, env: Mapping[str, str] | None = None
+    ) -> str:
+        """Run an installed tool (``scene.tools``) and return what it wrote to stdout.
+
+        Raises:
+            EngineFailed: It ended with an error, or not in time; carries its last words.
+        """
+        command = [str(self.scene.tools[name]), *arguments]
+        self._keep.command(command, self.scene.versions.get(name))
+        return await output_of(command, limit_s=limit_s, env=env)
+
+    @property
+    def sensors(self) -> Sensors:
+        """Clocks, temperatures and memory of the machine, asked directly."""
+        return self._sensors
+
+
+def as_sample(reading: Reading) -> Sample:
+    """Return a raw sample as statistics take it."""
+    why = str(reading.readings.get("throttled_for") or "")
+    return Sample(reading.value, reading.arm, reading.block, throttled=bool(why), why=why)
+
+
+@asynccontextmanager
+async def laboratory(
+    scene: Scene, keep: Keep, *, seconds: float, earlier: Sequence[Reading] = ()
+) -> AsyncIterator[Lab]:
+    """Open a laboratory for one run; at the end every engine is stopped."""
+    async with AsyncExitStack() as stack:
+        warm = await stack.enter_async_context(WarmEngines.open(scene.config))
+        yield Lab(scene, keep, warm, seconds=seconds, earlier=earlier)
+        await asyncio.sleep(0)
+
+
+__all__ = ["PROBES", "Keep", "Lab", "Reading", "Readings", "Served", "as_sample", "laboratory"]
