@@ -143,6 +143,7 @@ def test_the_schema_has_every_section_and_no_inner_field():
         "routing",
         "fleet",
         "agent",
+        "experiments",
         "tiers",
     }
     assert schema["additionalProperties"] is False

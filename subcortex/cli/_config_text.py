@@ -36,6 +36,8 @@ _EXAMPLES: dict[str, Any] = {
     "env": {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
     "gpu_limit_gib": 20.0,
     "quiet_hours": ["22:00-07:30"],
+    "windows": ["*/10 2-5 * * *"],
+    "tools_dir": "~/llama.cpp/build/bin",
     "host_limit_gib": 48.0,
     "flags": [],
     "executable": "/usr/local/bin/llama-server",

@@ -122,7 +122,7 @@ class ExperimentsSection(_Table):
 
     windows: list[str] = Field(
         default_factory=list,
-        description='when one may begin, as cron writes it (minute hour day month weekday): "*/10 2-5 * * *"',
+        description="when one may begin, as cron writes it: minute hour day month weekday",
     )
     minutes_a_day: float = Field(
         default=60.0, ge=0, description="GPU-minutes that experiments in those windows may take a day"

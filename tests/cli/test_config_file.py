@@ -57,6 +57,7 @@ def test_the_default_config_changes_no_default():
         "routing": {},
         "fleet": {},
         "agent": {},
+        "experiments": {},
     }
 
 
