@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from subcortex.errors import JournalError
-from subcortex.journal import _schema_diary, _schema_thoughts, _schema_views
+from subcortex.journal import _schema_diary, _schema_experiments, _schema_thoughts, _schema_views
 from subcortex.journal.database import APPLICATION_ID
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ _STEPS: tuple[Callable[[Database], None], ...] = (
     _schema_diary.step_007_drives,
     _schema_views.step_008_views,
     _schema_views.step_009_beginnings,
+    _schema_experiments.step_010_experiments,
 )
 
 #: Version of the schema that this program writes.

@@ -128,6 +128,19 @@ _ROWS: dict[int, dict[str, dict[str, object]]] = {
         "drive_states": {"drive": "CARE", "pressure": 12.5, "grown_at": _AT, "thwarted": 2},
         "drive_events": {"at": _AT, "drive": "CARE", "kind": "satisfied", "depth": "deep", "session_id": "s"},
     },
+    10: {
+        "experiment_runs": {
+            **{"id": "x", "at": _AT, "experiment": "load_time", "subject": "fast", "state": "settled"},
+            **{"inquiry": '{"question": "?"}', "asked_by": "person", "gap_id": "g", "seconds": 60.0},
+            **{"digest": "d", "session_id": "s"},
+        },
+        "experiment_readings": {
+            **{"run_id": "x", "life": 1, "at_s": 0.5, "metric": "load", "value": 1.25, "unit": "s"},
+            **{"arm": "cold", "block": 0, "facts": "{}", "readings": "{}"},
+        },
+        "experiment_commands": {"run_id": "x", "life": 1, "at": _AT, "words": '["engine"]'},
+        "experiment_boots": {"run_id": "x", "life": 1, "at": _AT, "facts": "{}"},
+    },
 }
 
 

@@ -32,6 +32,10 @@ class RunRecord:
         provenance: The birth certificate of its answers.
         error: Why it failed, as ``SubcortexError.to_wire``; why it gave way, under ``yielded``.
         session_id: The session that it was written up as.
+        lives: How often it was begun.
+        owner_pid, owner_started_s: The process that runs it, and when that started (Unix seconds).
+        heard_at: Its last sign of life.
+        expired_at, expired_why: From when its answer counts for nothing.
     """
 
     seq: int
@@ -55,6 +59,12 @@ class RunRecord:
     provenance: dict[str, Any] | None
     error: dict[str, Any] | None
     session_id: str | None
+    lives: int = 0
+    owner_pid: int | None = None
+    owner_started_s: float | None = None
+    heard_at: datetime | None = None
+    expired_at: datetime | None = None
+    expired_why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

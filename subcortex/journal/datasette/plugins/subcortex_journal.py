@@ -16,8 +16,11 @@ _LINKS = {
     "claim_id": "claims",
     "fact_id": "facts",
     "thought_id": "thoughts",
+    "gap_id": "gaps",
     "run_id": "daemon_runs",
 }
+#: Tables whose runs are those of experiments.
+_OF_EXPERIMENTS = {"experiment_readings", "experiment_commands", "experiment_boots"}
 #: View → the table whose row its ``id`` is.
 _VIEWS = {
     "session_list": "sessions",
@@ -25,6 +28,7 @@ _VIEWS = {
     "open_gaps": "gaps",
     "claims_with_figures": "claims",
     "engine_starts": "boots",
+    "experiment_list": "experiment_runs",
 }
 _LABEL_CHARS = 80
 _HOSTS = {"127.0.0.1", "localhost", "[::1]"}
@@ -37,6 +41,8 @@ _App = Callable[[_Scope, Any, Any], Awaitable[None]]
 def render_cell(value: Any, column: str, table: str, database: str, datasette: Any) -> Any:
     """Return a link to the row that a cell names; None for every other cell, which Datasette escapes."""
     target = _VIEWS.get(table) if column == "id" else _LINKS.get(column)
+    if column == "run_id" and table in _OF_EXPERIMENTS:
+        target = "experiment_runs"
     named = value["value"] if isinstance(value, dict) else value
     if target is None or not isinstance(named, str) or not named:
         return None
