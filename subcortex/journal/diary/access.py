@@ -31,6 +31,7 @@ class Diary:
         self.clock = clock
         self._conn = conn
         self._lock = threading.RLock()
+        self._writing = False
 
     @classmethod
     def open(
@@ -63,11 +64,17 @@ class Diary:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Hold the write lock for as long as the block runs; commit at its end, undo on any error.
 
+        A block within another's is part of that one: all of it is kept, or nothing.
+
         Raises:
             JournalError: The database takes no writes now; nothing of the block is kept.
         """
         with self._lock:
+            if self._writing:
+                yield self._conn
+                return
             self._run("BEGIN IMMEDIATE")
+            self._writing = True
             try:
                 yield self._conn
                 self._run("COMMIT")
@@ -77,15 +84,20 @@ class Diary:
                 if isinstance(error, sqlite3.Error) and storage_reason(error) is not None:
                     raise explained(error, self.path, "write the journal") from error
                 raise
+            finally:
+                self._writing = False
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Read one state of the database for as long as the block runs.
+        """Read one state of the database for as long as the block runs; within a transaction, that one's.
 
         Raises:
             JournalError: It cannot be read.
         """
         with self._lock:
+            if self._writing:
+                yield self._conn
+                return
             self._run("BEGIN")
             try:
                 yield self._conn

@@ -59,6 +59,25 @@ def test_a_row_at_fault_is_the_callers_error_and_undone(tmp_path):
         assert pressure(diary) == 1.0
 
 
+def test_a_transaction_within_another_is_part_of_it(tmp_path):
+    with Diary.open(tmp_path / "journal.db") as diary:
+        with diary.transaction() as conn:
+            conn.execute(_SATISFIED, ("LEARNING",))
+
+        def fail_after_an_inner_one(_: sqlite3.Connection) -> None:
+            bumped_and(diary, lambda conn: None)
+            # Who reads within sees what the inner one did.
+            assert pressure(diary) == 2.0
+            raise KeyError
+
+        with pytest.raises(KeyError):
+            bumped_and(diary, fail_after_an_inner_one)
+        assert pressure(diary) == 1.0
+        with diary.transaction(), diary.transaction() as inner:
+            inner.execute(_BUMP)
+        assert pressure(diary) == 2.0
+
+
 def test_three_processes_that_read_and_write_lose_no_turn(tmp_path):
     path = tmp_path / "journal.db"
     with Diary.open(path) as diary:
