@@ -8,6 +8,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from subcortex.hardware.child import without_secrets
 _LINE_BYTES = 2**20
 _KEPT_BYTES = 16 * 1024
 _OUTPUT_BYTES = 64 * 2**20
+_LAST_WORDS_S = 1.0
 
 
 async def lines_of(
@@ -47,11 +49,30 @@ async def lines_of(
         raise _failed(command, f"ended with {_ending(child.returncode)}", child)
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a program wrote: all of stdout, and the end of stderr (16 KiB)."""
+
+    stdout: str
+    log: str
+
+
 async def output_of(command: Sequence[str], *, limit_s: float, env: Mapping[str, str] | None = None) -> str:
     """Return all that a program writes to stdout.
 
     Raises:
         EngineFailed: As ``lines_of``; also where it writes more than 64 MiB.
+    """
+    return (await output_with_log(command, limit_s=limit_s, env=env)).stdout
+
+
+async def output_with_log(
+    command: Sequence[str], *, limit_s: float, env: Mapping[str, str] | None = None
+) -> Output:
+    """Return what a program writes, its log included.
+
+    Raises:
+        EngineFailed: As ``output_of``.
     """
     async with _running(command, limit_s, env) as child:
         assert child.stdout is not None
@@ -65,9 +86,11 @@ async def output_of(command: Sequence[str], *, limit_s: float, env: Mapping[str,
                 await child.wait()
         except TimeoutError:
             raise _failed(command, f"was not done within {limit_s:g} s", child) from None
+        # Somebody whom it left behind may hold its stderr open.
+        await asyncio.wait({child.reading}, timeout=_LAST_WORDS_S)
     if child.returncode:
         raise _failed(command, f"ended with {_ending(child.returncode)}", child)
-    return kept.decode("utf-8", "replace")
+    return Output(kept.decode("utf-8", "replace"), child.said.decode("utf-8", "replace"))
 
 
 class _Child:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from subcortex.config import Tier
 from subcortex.experiments.experiment import Scene
-from subcortex.experiments.laboratory.children import lines_of, output_of
+from subcortex.experiments.laboratory.children import Output, lines_of, output_with_log
 from subcortex.experiments.laboratory.engines import Served, WarmEngines
 from subcortex.experiments.laboratory.readings import Readings, Sensors
 from subcortex.experiments.statistics import Sample
@@ -179,9 +179,19 @@ class Lab:
         Raises:
             EngineFailed: It ended with an error, or not in time; carries its last words.
         """
+        return (await self.tool_with_log(name, *arguments, limit_s=limit_s, env=env)).stdout
+
+    async def tool_with_log(
+        self, name: str, *arguments: str, limit_s: float, env: Mapping[str, str] | None = None
+    ) -> Output:
+        """Run an installed tool and return stdout and the end of its log (stderr).
+
+        Raises:
+            EngineFailed: As ``tool``.
+        """
         command = [str(self.scene.tools[name]), *arguments]
         self._keep.command(command, self.scene.versions.get(name))
-        return await output_of(command, limit_s=limit_s, env=env)
+        return await output_with_log(command, limit_s=limit_s, env=env)
 
     @property
     def sensors(self) -> Sensors:
