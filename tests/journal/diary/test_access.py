@@ -67,7 +67,7 @@ def test_a_transaction_within_another_is_part_of_it(tmp_path):
         def fail_after_an_inner_one(_: sqlite3.Connection) -> None:
             bumped_and(diary, lambda conn: None)
             # Who reads within sees what the inner one did.
-            assert pressure(diary) == 2.0
+            assert pressure(diary) == 3.0
             raise KeyError
 
         with pytest.raises(KeyError):
