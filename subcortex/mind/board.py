@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from subcortex.experiments.arithmetic import Settlement, settle
 from subcortex.journal.board import Gap, claims_in, gaps_in, lines_of, question_kind
-from subcortex.journal.diary import Diary, board, board_queries
+from subcortex.journal.diary import Diary, board, board_queries, experiments
 from subcortex.journal.diary.board_records import NewFact, Verdict
 from subcortex.journal.diary.session_queries import whole
 from subcortex.journal.diary.session_records import Added, Origin
@@ -51,6 +51,9 @@ def note_session(diary: Diary, session_id: str, text: str, *, origin: Origin = "
         InvalidRequest: There is no such session.
         JournalError: The database cannot be written.
     """
+    if experiments.writes_up(diary, session_id):
+        # What it knows came from the board, and what it found is there as facts.
+        return Noted(0, 0, 0)
     lines = lines_of(text)
     claims = [found for found in claims_in(lines) if not is_carried(found.section, found.statement, origin)]
     gaps = [found for found in gaps_in(lines) if not is_carried(found.section, found.question, origin)]

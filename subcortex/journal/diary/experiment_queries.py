@@ -99,6 +99,13 @@ def remembered(diary: Diary) -> dict[str, str]:
         return {row["digest"]: row["id"] for row in conn.execute(sql)}
 
 
+def writes_up(diary: Diary, session_id: str) -> bool:
+    """Return whether a session is what a run was written up as: its figures are facts already."""
+    sql = "SELECT EXISTS (SELECT 1 FROM experiment_runs WHERE session_id = ?)"
+    with diary.reading() as conn:
+        return bool(conn.execute(sql, (session_id,)).fetchone()[0])
+
+
 def spent_gpu_minutes(diary: Diary, since: datetime, *, asked_by: Collection[AskedBy] | None = None) -> float:
     """Return what runs have cost that were at work since then, in all their lives: rather more than less.
 

@@ -26,6 +26,7 @@ from subcortex.journal.diary.experiment_queries import (
     run,
     runs,
     spent_gpu_minutes,
+    writes_up,
 )
 from subcortex.journal.diary.experiment_records import OPEN_STATES, AskedBy, RunRecord, RunState
 from subcortex.journal.rows import storable, timestamp
@@ -51,6 +52,8 @@ __all__ = [
     "runs",
     "settled",
     "spent_gpu_minutes",
+    "writes_up",
+    "written_up",
     "yielded",
 ]
 
@@ -275,6 +278,18 @@ def settled(diary: Diary, run_id: str, session_id: str | None) -> RunRecord:
             "UPDATE experiment_runs SET state = 'settled', session_id = ? WHERE id = ?",
             (session_id, found.id),
         )
+        return queries.whole(conn, found.id)
+
+
+def written_up(diary: Diary, run_id: str, session_id: str) -> RunRecord:
+    """Note which session a run was written up as, before all has followed from it.
+
+    Raises:
+        InvalidRequest: There is no such run, or it has no report.
+    """
+    with diary.transaction() as conn:
+        found = _wanted(conn, run_id, "measured")
+        conn.execute("UPDATE experiment_runs SET session_id = ? WHERE id = ?", (session_id, found.id))
         return queries.whole(conn, found.id)
 
 
