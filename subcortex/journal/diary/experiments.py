@@ -364,10 +364,15 @@ def _reading_row(one: Sampled) -> tuple[Any, ...]:
 
 
 def _json(value: Any) -> str:
+    return storable(json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), default=str))
+
+
+def _plain(value: Any) -> Any:
+    """Return it as JSON has it: SQLite takes no number that is none, and reads nothing of a row with one."""
     if isinstance(value, Mapping):
-        value = dict(value)
-    return storable(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain))
-
-
-def _plain(value: object) -> object:
-    return dict(value) if isinstance(value, Mapping) else str(value)
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

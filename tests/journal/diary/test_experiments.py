@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -118,21 +119,22 @@ def test_the_same_question_in_the_queue_is_the_same_run_until_it_is_over(diary: 
     experiments.cancelled(diary, first.id)
     assert enqueue(diary).id != first.id
     assert [run.state for run in experiments.runs(diary)] == ["cancelled", "queued", "queued"]
-    assert len(experiments.runs(diary, states=("queued",))) == 2
+    assert len(experiments.runs(diary, states=["queued"])) == 2
     assert experiments.runs(diary, limit=1)[0].seq == 3
 
 
 def test_what_is_over_stays_over(diary: Diary):
     run = enqueue(diary)
     experiments.failed(diary, run.id, {"message": "no room"})
-    for change in (
+    changes: tuple[Callable[[], RunRecord], ...] = (
         lambda: experiments.begin(diary, run.id),
         lambda: experiments.yielded(diary, run.id, "why"),
         lambda: experiments.cancelled(diary, run.id),
         lambda: experiments.measured(diary, run.id, {}, {}),
         lambda: experiments.settled(diary, run.id, None),
         lambda: experiments.failed(diary, run.id, {}),
-    ):
+    )
+    for change in changes:
         with pytest.raises(InvalidRequest, match="failed already"):
             change()
     experiments.progress(diary, run.id, "late words")
@@ -169,7 +171,7 @@ def test_minutes_of_all_lives_count_and_those_between_do_not(diary: Diary, clock
     experiments.lost(diary, run.id, "its process was killed")
     assert experiments.run(diary, run.id).gpu_minutes == pytest.approx(2 * (3 + 1 + 2), abs=1e-3)
     assert experiments.spent_gpu_minutes(diary, began) == pytest.approx(12, abs=1e-3)
-    assert experiments.spent_gpu_minutes(diary, began, asked_by=("person",)) == 0
+    assert experiments.spent_gpu_minutes(diary, began, asked_by=["person"]) == 0
     assert experiments.spent_gpu_minutes(diary, clock.at) == 0
 
 
@@ -190,3 +192,15 @@ def test_its_samples_go_with_a_run(diary: Diary):
     assert experiments.readings(diary, run.id) == []
     with pytest.raises(sqlite3.IntegrityError), diary.transaction() as conn:
         conn.execute("INSERT INTO experiment_boots VALUES (NULL, 'none', 1, '', '{}')")
+
+
+def test_a_fact_beside_a_sample_that_json_has_no_number_for_is_none(diary: Diary):
+    run = enqueue(diary)
+    experiments.begin(diary, run.id)
+    odd = Reading("load", 1.0, "s", facts={"low": float("-inf"), "shape": (1, {2})}, readings={})
+    experiments.keep_readings(diary, run.id, [odd])
+    experiments.measured(diary, run.id, {"answers": [{"statement": "1 s", "low": float("inf")}]}, {})
+    assert experiments.readings(diary, run.id)[0].facts == {"low": None, "shape": [1, [2]]}
+    with diary.reading() as conn:
+        row = conn.execute("SELECT question, answer, samples FROM experiment_list").fetchone()
+    assert tuple(row) == ("How long?", "1 s", 1)
