@@ -117,7 +117,6 @@ def _machine(scene: Scene, tier: Tier | None, gpus: Iterable[int] | None) -> dic
         "cpu": host.cpu_model if host else None,
         "cores": hardware.cores,
         "cpu_quota": host.cpu_quota if host else None,
-        "host_memory_gib": round(hardware.host_memory_total_mib / 1024),
     }
     if cards:
         found |= {
