@@ -43,6 +43,11 @@ class Served:
     fresh: bool = True
 
     @property
+    def name(self) -> str:
+        """What requests call the model."""
+        return _name(self.tier)
+
+    @property
     def socket(self) -> Path:
         """The Unix socket that it serves on."""
         assert isinstance(self.engine, LocalEngine)
@@ -91,7 +96,7 @@ class WarmEngines:
 
     async def _started(self, key: str, tier: Tier, keep: Keep, say: Say) -> Served:
         # Its log and its folder are told apart from those of the tier that thoughts go to.
-        engine = engines.create(tier.model_copy(update={"name": f"lab-{tier.name}"}), config=self._config)
+        engine = engines.create(tier.model_copy(update={"name": _name(tier)}), config=self._config)
         progress = Progress()
         progress.listeners.append(lambda text: say(f"{tier.name}: {text}"))
         began_s = time.monotonic()
@@ -123,6 +128,10 @@ def _apart(config: Config) -> Config:
     # What an experiment started is worth nothing without it.
     fleet = config.fleet.model_copy(update={"adopt_s": 0.0})
     return config.model_copy(update={"daemon": daemon, "fleet": fleet})
+
+
+def _name(tier: Tier) -> str:
+    return f"lab-{tier.name}"
 
 
 def _settings(tier: Tier) -> str:
