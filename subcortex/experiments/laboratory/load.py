@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,9 +253,9 @@ class Load:
 
         return count
 
-    async def _wait(self, what: Awaitable[object], limit_s: float | None) -> bool:
+    async def _wait(self, what: Coroutine[Any, Any, object], limit_s: float | None) -> bool:
         """Wait for something and return whether it came; raise as soon as a request fails."""
-        waiting = asyncio.ensure_future(what)
+        waiting: asyncio.Task[Any] = asyncio.create_task(what)
         try:
             await asyncio.wait({waiting, self._failed}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
             if self._failed.done():
