@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from subcortex import config
 from subcortex.cli._starter import Starter, TierPlan
+from subcortex.config.editing import toml
 
 _WIDTH = 100
 _SECTIONS = ("daemon", "journal", "drives", "routing", "fleet", "agent", "experiments")
@@ -172,17 +172,3 @@ def _meaning(key: str, model: type[BaseModel]) -> str:
 
 def _comments(lines: Iterable[str]) -> list[str]:
     return [f"# {part}" for line in lines for part in textwrap.wrap(line, _WIDTH - 2)]
-
-
-def toml(value: Any) -> str:
-    """Return a value as TOML writes it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(toml(item) for item in value) + "]"
-    if isinstance(value, Path | str):
-        # JSON's escapes are TOML's, but for DEL, which TOML wants escaped too.
-        return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
-    return repr(value)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from subcortex import config
 from subcortex.cli import reference
-from subcortex.cli._config_text import toml
 from subcortex.cli.init import planned
+from subcortex.config.editing import toml
 from subcortex.hardware import Hardware
 from tests.cli.helpers import invoke, run
 from tests.conftest import ROOT, write_config

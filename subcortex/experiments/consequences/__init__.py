@@ -1,0 +1,1 @@
+"""What follows from an answer: surprise, costs, links, changes of the configuration. Pure."""
