@@ -1,0 +1,158 @@
+"""One run after the other: begun, done within its time, and what it came to in the journal. Effects."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import structlog
+
+from subcortex.config import Config
+from subcortex.errors import DeadlineExceeded, EngineFailed, InvalidRequest, SubcortexError
+from subcortex.experiments import catalogue, forms
+from subcortex.experiments.experiment import Experiment, Inquiry, Report, Scene
+from subcortex.experiments.laboratory.engines import WarmEngines
+from subcortex.experiments.laboratory.lab import Lab, Reading
+from subcortex.experiments.laboratory.surroundings import scene_of
+from subcortex.experiments.worker.keeping import DiaryKeep
+from subcortex.journal.diary import Diary, experiments
+from subcortex.journal.diary.experiment_records import RunRecord
+
+#: A run that goes on has at least this long, since its engines start anew; seconds.
+_LEAST_S = 60.0
+
+_log = structlog.get_logger("worker")
+
+
+async def work(config: Config, run_ids: Sequence[str]) -> None:
+    """Do runs in order; engines stay warm from one to the next.
+
+    A run that fails is written down as such, and the next one begins. Cancelled, the one under way has given
+    way: it goes on from its samples another time.
+    """
+    with Diary.open(config.database_path, durability=config.journal.durability) as diary:
+        scene = await asyncio.to_thread(scene_of, config)
+        async with WarmEngines.open(config) as warm:
+            for run_id in run_ids:
+                try:
+                    run = experiments.begin(diary, run_id)
+                except InvalidRequest as error:
+                    # Somebody cancelled it while it waited.
+                    _log.info("not begun", run=run_id, why=error.message)
+                    continue
+                await _one(diary, scene, warm, run)
+
+
+async def _one(diary: Diary, scene: Scene, warm: WarmEngines, run: RunRecord) -> None:
+    log = _log.bind(run=run.id, experiment=run.experiment, subject=run.subject, life=run.lives)
+    log.info("begun")
+    with DiaryKeep(diary, run.id) as keep:
+        try:
+            experiment = catalogue.find(run.experiment)
+            inquiry = forms.inquiry_from_json(run.inquiry)
+            check_same(experiment, scene, inquiry, run.digest)
+            report = await _done(experiment, inquiry, _lab(diary, scene, keep, warm, run), time_left_s(run))
+            await asyncio.to_thread(keep.flush)
+            provenance = provenance_of(experiment, inquiry, run.id)
+            experiments.measured(diary, run.id, forms.report_to_json(report), provenance)
+            log.info("measured", answers=[one.statement for one in report.answers])
+        except asyncio.CancelledError:
+            with contextlib.suppress(SubcortexError):
+                keep.flush()
+                experiments.yielded(diary, run.id, "its process was told to stop")
+            log.info("gave way")
+            raise
+        except SubcortexError as error:
+            _failed(diary, keep, run.id, error.to_wire())
+            log.warning("failed", error=error.message)
+        except Exception as error:
+            wire = SubcortexError(
+                f"{run.experiment} broke off with an error of its own: {type(error).__name__}: {error}",
+                hint="The log has the whole story; the same question may be asked again.",
+                traceback=traceback.format_exc()[-4000:],
+            )
+            _failed(diary, keep, run.id, wire.to_wire())
+            log.exception("failed")
+
+
+def time_left_s(run: RunRecord) -> float:
+    """Return what a run may still take, seconds: what it was given, less what earlier lives have had."""
+    gpus = max(1, int((run.inquiry.get("needs") or {}).get("gpus") or 0))
+    return max(run.seconds - run.gpu_minutes / gpus * 60.0, min(run.seconds, _LEAST_S))
+
+
+def check_same(experiment: Experiment, scene: Scene, inquiry: Inquiry, digest: str) -> None:
+    """See that the machine is the one that the question was asked of, so that samples are of one machine.
+
+    Raises:
+        SubcortexError: It is not, or the experiment is not applicable any more; says what differs.
+    """
+    why = experiment.why_not(scene)
+    if why is not None:
+        raise InvalidRequest(f"{experiment.name} is not applicable here: {why}")
+    asked = (inquiry.subject, inquiry.quantity, inquiry.about)
+    now = [one for one in experiment.inquiries(scene) if (one.subject, one.quantity, one.about) == asked]
+    if not now:
+        raise InvalidRequest(
+            f"{experiment.name} has no such question any more of {inquiry.subject}",
+            hint="The configuration has changed since it was asked; ask again.",
+        )
+    if forms.digest_of(now[0], experiment.method) != digest:
+        changed = ", ".join(differing(inquiry.depends_on, now[0].depends_on)) or "the way of measuring"
+        raise InvalidRequest(
+            f"the machine is another than when {experiment.name} was asked: {changed}",
+            hint="Ask again: samples of two machines are not put together.",
+        )
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Return the names that are not in both with the same value."""
+    return sorted(
+        name
+        for name in {*one, *other}
+        if name not in one or name not in other or _text(one[name]) != _text(other[name])
+    )
+
+
+def _text(value: Any) -> str:
+    # What has been in the journal has lists where it had tuples.
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def provenance_of(experiment: Experiment, inquiry: Inquiry, run_id: str) -> dict[str, Any]:
+    """Return the birth certificate of a run's answers."""
+    made = {"experiment": experiment.name, "method": experiment.method, "run": run_id}
+    return {**dict(inquiry.depends_on), **made}
+
+
+async def _done(experiment: Experiment, inquiry: Inquiry, lab: Lab, limit_s: float) -> Report:
+    limit = asyncio.timeout(limit_s)
+    try:
+        async with limit:
+            return await experiment.run(lab, inquiry)
+    except TimeoutError:
+        if not limit.expired():
+            raise EngineFailed(f"{experiment.name} waited in vain for an engine or a probe") from None
+        raise DeadlineExceeded(
+            f"{experiment.name} was not done within {limit_s:.0f} s",
+            hint="Its samples are kept; give it more minutes.",
+        ) from None
+
+
+def _lab(diary: Diary, scene: Scene, keep: DiaryKeep, warm: WarmEngines, run: RunRecord) -> Lab:
+    earlier = [
+        Reading(one.metric, one.value, one.unit, one.arm, one.block, one.at_s, one.facts, one.readings)
+        for one in experiments.readings(diary, run.id)
+    ]
+    return Lab(scene, keep, warm, seconds=time_left_s(run), earlier=earlier)
+
+
+def _failed(diary: Diary, keep: DiaryKeep, run_id: str, error: dict[str, Any]) -> None:
+    with contextlib.suppress(Exception):
+        # Why it failed is told even where its samples cannot be.
+        keep.flush()
+    experiments.failed(diary, run_id, error)
