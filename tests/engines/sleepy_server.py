@@ -102,6 +102,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--max-num-batched-tokens", type=int, default=USUAL_BATCHED)
     parser.add_argument("--max-num-seqs", type=int, default=256)
     parser.add_argument("--kv-cache-memory-bytes", type=int)
+    parser.add_argument("--load-format", default="auto")
     for name in ("enable-sleep-mode", "disable-uvicorn-access-log", "enforce-eager", "trust-remote-code"):
         parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction)
     # vLLM's own parser takes underscores for dashes.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from subcortex.errors import InvalidRequest
+from subcortex.experiments.catalogue.idle_and_swap import IdleAndSwap
 from subcortex.experiments.experiment import Experiment
 
 #: All experiments, by their row in the catalogue.
-CATALOGUE: tuple[Experiment, ...] = ()
+CATALOGUE: tuple[Experiment, ...] = (IdleAndSwap(),)
 
 
 def find(name: str) -> Experiment:

@@ -1,0 +1,46 @@
+"""Samples as an answer's figures, and as a learner's notebook writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+from subcortex.experiments.statistics import Estimate, median_of
+
+
+@dataclass(frozen=True, slots=True)
+class Median:
+    """A median of samples that cannot be below zero; without an interval where one sample bounds none."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+    def said(self, unit: str) -> str:
+        """Return it in words: the median, its interval if it has one, and how many samples."""
+        figure = f"{written(self.value)} {unit}"
+        if self.low is None or self.high is None:
+            return f"{figure} (n = {self.n})"
+        return f"{figure} ({written(self.low)} to {written(self.high)} {unit}, n = {self.n})"
+
+
+def median(values: Sequence[float]) -> Median | None:
+    """Return the median of samples, None without any."""
+    return of_estimate(median_of(values)) if values else None
+
+
+def of_estimate(found: Estimate) -> Median:
+    """Return an estimate of what cannot be below zero."""
+    low, high = found.interval.low, found.interval.high
+    if not (isfinite(low) and isfinite(high)):
+        return Median(found.median, None, None, found.n)
+    return Median(found.median, max(0.0, low), high, found.n)
+
+
+def written(value: float) -> str:
+    """Return a figure with three digits that count, or all before the point."""
+    if value == 0 or not isfinite(value):
+        return f"{value:g}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
