@@ -13,6 +13,10 @@ TROUBLE = "What Went Wrong"
 #: Where a note goes that names no section; where thoughts and experiments are listed.
 NOTES, THOUGHTS, EXPERIMENTS = "Notes", "Thoughts", "Experiments"
 
+#: What a session says that an experiment is written up as. What stands under ``LEFT`` are its gaps.
+MINE, LEARN, DID = "What I Already Know", "What I Need to Learn", "What I Did"
+NOTICED, LEFT = OPEN, "Questions Remaining"
+
 _FIGURES = re.compile(r"[^,`]+, [0-9]+ tokens(?:, [0-9.]+ s)?: `[0-9a-f]+`")
 
 

@@ -140,6 +140,37 @@ def facts(diary: Diary, *, quantity: str, subject: str, expired: bool = False) -
         return [_fact(row) for row in conn.execute(sql, (quantity, subject, expired))]
 
 
+def facts_of(diary: Diary, session_id: str) -> list[FactRecord]:
+    """Return the facts that a session found out, expired ones included, in their order."""
+    with diary.reading() as conn:
+        found = conn.execute("SELECT * FROM facts WHERE session_id = ? ORDER BY seq", (session_id,))
+        return [_fact(row) for row in found]
+
+
+def measured_facts(diary: Diary) -> list[FactRecord]:
+    """Return the facts of measurements that can be relied on, the newest first."""
+    sql = "SELECT * FROM facts WHERE source = 'measurement' AND expired_at IS NULL ORDER BY seq DESC"
+    with diary.reading() as conn:
+        return [_fact(row) for row in conn.execute(sql)]
+
+
+def closed_by(diary: Diary, session_id: str) -> list[GapRecord]:
+    """Return the questions that a session answered, in the order that they came up."""
+    sql = "SELECT * FROM gaps WHERE closed_by = ? AND state = 'answered' ORDER BY seq"
+    with diary.reading() as conn:
+        return [_gap(row) for row in conn.execute(sql, (session_id,))]
+
+
+def decided_by(diary: Diary, session_id: str) -> list[ClaimRecord]:
+    """Return the claims that facts of a session decided, in the order that they came in."""
+    sql = (
+        "SELECT c.* FROM claims c JOIN facts f ON f.id = c.fact_id"
+        " WHERE f.session_id = ? AND c.state <> 'claimed' ORDER BY c.seq"
+    )
+    with diary.reading() as conn:
+        return _claims(conn, conn.execute(sql, (session_id,)).fetchall())
+
+
 def whole_gap(conn: sqlite3.Connection, gap_id: str) -> GapRecord:
     """Return a question within a transaction."""
     return _gap(_one(conn, "gaps", gap_id, "question", "`subcortex gaps` lists them."))

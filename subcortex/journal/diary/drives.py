@@ -186,6 +186,16 @@ def last(diary: Diary, drive: str, kind: EventKind) -> DriveEvent | None:
     return _event(row) if row else None
 
 
+def was_told(diary: Diary, session_id: str) -> bool:
+    """Return whether a drive was satisfied by a session, or asked in vain."""
+    sql = (
+        "SELECT EXISTS (SELECT 1 FROM drive_events"
+        " WHERE session_id = ? AND kind IN ('satisfied', 'thwarted'))"
+    )
+    with diary.reading() as conn:
+        return bool(conn.execute(sql, (session_id,)).fetchone()[0])
+
+
 def _kept(conn: sqlite3.Connection, drive: str) -> State | None:
     row = conn.execute("SELECT * FROM drive_states WHERE drive = ?", (storable(drive),)).fetchone()
     return _row(row) if row else None

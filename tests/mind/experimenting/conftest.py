@@ -1,0 +1,7 @@
+"""The configuration and the journal of the agent's tests, with what the seed's session leaves on the board."""
+
+from __future__ import annotations
+
+from tests.mind.agent.conftest import clock, config, diary
+
+__all__ = ["clock", "config", "diary"]
