@@ -1,4 +1,4 @@
-"""What follows from a run's report: facts, answers, claims, the session, the drive. Done again, it changes nothing.
+"""What follows from a run's report: facts, answers, claims, session, drive. Done again, it changes nothing.
 
 All that goes on the board and into the session is one transaction: a killed process leaves the run
 ``measured`` with nothing of it, or with all of it. The file and the drive come after it, each only if it is

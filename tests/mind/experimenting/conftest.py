@@ -1,4 +1,4 @@
-"""The configuration and the journal of the agent's tests, with what the seed's session leaves on the board."""
+"""The configuration and the journal of the agent's tests."""
 
 from __future__ import annotations
 

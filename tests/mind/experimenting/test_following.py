@@ -1,8 +1,9 @@
-"""From a report to facts, answers, claims, the session and the drive: all of it, once, whatever was killed."""
+"""From a report to facts, answers, claims, session and drive: all of it, once, whatever was killed."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 
 import pytest
 
@@ -11,10 +12,9 @@ from subcortex.experiments.choice import believed
 from subcortex.experiments.experiment import Report
 from subcortex.experiments.statistics import Interval
 from subcortex.journal.board import Claim, Figure
-from subcortex.journal.diary import Diary, board, board_queries, experiments
+from subcortex.journal.diary import Diary, board, board_queries, experiments, sessions
 from subcortex.journal.diary import drives as kept
 from subcortex.mind.board import note_session
-from subcortex.mind.experimenting import following
 from subcortex.mind.experimenting.following import follow
 from subcortex.mind.keeping import DriveKeeper
 from tests.mind.agent.helpers import grown, imported, only, pressure
@@ -101,14 +101,14 @@ def test_again_it_changes_nothing(config, diary, clock):
 @pytest.mark.parametrize(
     ("room", "name"),
     [
-        (following.board, "add_fact"),
-        (following.board, "answer"),
-        (following.board, "decide_by_fact"),
-        (following.sessions, "end"),
-        (following.experiments, "written_up"),
-        (following, "file_away"),
-        (following.kept, "was_told"),
-        (following.experiments, "settled"),
+        (board, "add_fact"),
+        (board, "answer"),
+        (board, "decide_by_fact"),
+        (sessions, "end"),
+        (experiments, "written_up"),
+        ("subcortex.mind.experimenting.following", "file_away"),
+        (kept, "was_told"),
+        (experiments, "settled"),
     ],
 )
 def test_killed_at_any_step_the_next_life_ends_it_alike(config, diary, clock, monkeypatch, room, name):
@@ -121,7 +121,7 @@ def test_killed_at_any_step_the_next_life_ends_it_alike(config, diary, clock, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(room, name, killed)
+        patch.setattr(import_module(room) if isinstance(room, str) else room, name, killed)
         with pytest.raises(KeyboardInterrupt):
             follow(diary, config, run.id, experiment=Links())
     assert experiments.run(diary, run.id).state == "measured"
