@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from subcortex.errors import InvalidRequest
 from subcortex.experiments.catalogue.idle_and_swap import IdleAndSwap
+from subcortex.experiments.catalogue.saturation import Saturation
+from subcortex.experiments.catalogue.split_answers import SplitAnswers
 from subcortex.experiments.experiment import Experiment
 
 #: All experiments, by their row in the catalogue.
-CATALOGUE: tuple[Experiment, ...] = (IdleAndSwap(),)
+CATALOGUE: tuple[Experiment, ...] = (IdleAndSwap(), Saturation(), SplitAnswers())
 
 
 def find(name: str) -> Experiment:
