@@ -210,13 +210,16 @@ class Load:
         await self._wait(asyncio.sleep(_SETTLED_S), None)
 
     async def window(self, seconds: float) -> Window:
-        """Look for so long at what comes.
+        """Look for so long at what comes; again for so long where nothing has come.
 
         Raises:
             EngineFailed: A request failed, now or before.
         """
         events, answers, began_s = self._events, len(self._ended), time.monotonic()
         await self._wait(asyncio.sleep(seconds), None)
+        while self._events == events and self._places:
+            # It has an end: no request is silent for longer than its own limit.
+            await self._wait(asyncio.sleep(seconds), None)
         took_s = time.monotonic() - began_s
         came = (self._events - events) * self._tokens_an_event()
         return Window(len(self._places), took_s, came / took_s, tuple(self._ended[answers:]))

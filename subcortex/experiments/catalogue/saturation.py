@@ -1,0 +1,210 @@
+"""Where batching saturates: how many requests at once a model's throughput grows with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from subcortex.config import LlamaCppTier
+from subcortex.engines._flags import last_value
+from subcortex.experiments.catalogue._saturation_report import End, report
+from subcortex.experiments.catalogue._tiers import (
+    LocalTier,
+    about,
+    boot_s,
+    gpus_of,
+    local_tier,
+    local_tiers,
+)
+from subcortex.experiments.certificate import certificate
+from subcortex.experiments.choice import NOISES, guessed
+from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report, Scene
+from subcortex.experiments.laboratory.ceiling import ceiling
+from subcortex.experiments.laboratory.lab import Lab, Reading
+from subcortex.experiments.laboratory.load import Endpoint, Load, answer, middle
+from subcortex.experiments.saturation import Limits, Measure, Measured, next_step
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How large the requests are, and how long a window.
+
+    Args:
+        tokens: Of a question, and again of its answer, under load.
+        alone_tokens: Of an answer alone; its question is as long as under load.
+        alone: How many answers alone.
+        window_s: Of the ladder.
+        most_s: Seconds of windows after which the ladder gives up.
+        around: Requests at once where a knee is expected, for the prior.
+        minutes: Of measuring.
+    """
+
+    tokens: int
+    alone_tokens: int
+    alone: int
+    window_s: float
+    most_s: float
+    around: float
+    minutes: float
+
+
+ON_GPUS = Scale(tokens=256, alone_tokens=64, alone=7, window_s=2.0, most_s=400.0, around=48.0, minutes=6.0)
+ON_CPU = Scale(tokens=64, alone_tokens=64, alone=7, window_s=0.5, most_s=60.0, around=6.0, minutes=1.5)
+#: More at once nobody here asks for; vLLM takes as many unless its flags say less.
+MOST = 256
+#: Slots that llama.cpp is started with: more than configured, so that a knee beyond those shows.
+SLOTS = 16
+_SEQUENCES = "--max-num-seqs"
+#: What a request has besides its question and answer (the mark of a beginning), and time to stop in.
+_SPARE_TOKENS, _SPARE_S = 8, 5.0
+
+
+class Saturation(Experiment):
+    """The knee of throughput against requests at once, for each tier that runs here."""
+
+    number: ClassVar[int] = 11
+    name: ClassVar[str] = "saturation"
+    question: ClassVar[str] = "From how many requests at once on does a model's throughput grow no more?"
+    kinds: ClassVar[frozenset[str]] = frozenset({"saturation"})
+
+    def why_not(self, scene: Scene) -> str | None:
+        """Return why there is nothing to measure."""
+        return None if local_tiers(scene) else "no tier runs on this machine"
+
+    def inquiries(self, scene: Scene) -> Sequence[Inquiry]:
+        """Return one a tier."""
+        return [self._inquiry(scene, tier) for tier in local_tiers(scene)]
+
+    def _inquiry(self, scene: Scene, tier: LocalTier) -> Inquiry:
+        gpus, scale, measured = gpus_of(scene, tier), scale_of(scene, tier), as_measured(scene, tier)
+        return Inquiry(
+            experiment=self.name,
+            subject=tier.name,
+            question=f"From how many requests at once on does the throughput of {about(tier)} grow no more?",
+            quantity="requests",
+            about=about(tier),
+            unit="requests",
+            prior=guessed("concurrency", scale.around),
+            noise=NOISES["loaded"],
+            worth=1.0,
+            minutes=scale.minutes + boot_s(scene, tier, None) / 60,
+            needs=Needs(gpus=len(gpus)),
+            depends_on=certificate(
+                scene, tier=measured, gpus=gpus, tokens=scale.tokens, most=most_of(measured)
+            ),
+        )
+
+    async def run(self, lab: Lab, inquiry: Inquiry) -> Report:
+        """Ask alone first; then let the ladder say how many at once, until it knows the knee."""
+        configured = local_tier(lab.scene, inquiry.subject)
+        tier, scale = as_measured(lab.scene, configured), scale_of(lab.scene, configured)
+        async with lab.engine(tier) as served:
+            endpoint = await Endpoint.of(served)
+            tokens = tokens_of(tier, scale)
+            await _alone(lab, endpoint, tokens, min(tokens, scale.alone_tokens), scale.alone)
+            limits = Limits(most_of(tier), scale.window_s, scale.most_s)
+            end = await _climbed(lab, endpoint, tokens, limits)
+        reach = max((int(one.facts["concurrency"]) for one in lab.readings("tok_s")), default=1)
+        if not lab.readings("client ceiling", concurrency=reach):
+            lab.sample("client ceiling", await ceiling(reach), "tokens/s", concurrency=reach)
+        readings = [
+            one for metric in ("tok_s", "ttft", "tpot", "client ceiling") for one in lab.readings(metric)
+        ]
+        return report(readings, configured, tier, end, most=most_of(tier), tokens=tokens)
+
+
+def scale_of(scene: Scene, tier: LocalTier) -> Scale:
+    """Return how large a tier's requests are where it runs."""
+    return ON_GPUS if gpus_of(scene, tier) else ON_CPU
+
+
+def as_measured(scene: Scene, tier: LocalTier) -> LocalTier:
+    """Return the tier as it is started: llama.cpp with more slots, each as long as a request needs."""
+    if not isinstance(tier, LlamaCppTier):
+        return tier
+    slots = max(SLOTS, tier.parallel)
+    context_tokens = max(64, 2 * scale_of(scene, tier).tokens + _SPARE_TOKENS)
+    changes = {"parallel": slots, "max_concurrent": max(slots, tier.max_concurrent)}
+    return tier.model_copy(update=changes | {"context_tokens": context_tokens})
+
+
+def most_of(tier: LocalTier) -> int:
+    """Return how many requests a tier's engine works on at once, as it is started; ``MOST`` at most."""
+    if isinstance(tier, LlamaCppTier):
+        return min(MOST, tier.parallel)
+    given = last_value(tier.flags, _SEQUENCES)
+    return min(MOST, int(given)) if given is not None and given.isdecimal() and int(given) > 0 else MOST
+
+
+def tokens_of(tier: LocalTier, scale: Scale) -> int:
+    """Return how many tokens a question and its answer may have, each."""
+    if tier.context_tokens is None:
+        return scale.tokens
+    return max(2, min(scale.tokens, (tier.context_tokens - _SPARE_TOKENS) // 2))
+
+
+async def climb(
+    load: Load,
+    limits: Limits,
+    seen: list[Measured],
+    *,
+    keep: Callable[[Measured, dict[str, float]], None],
+    seconds_left: Callable[[], float],
+) -> End:
+    """Let the ladder climb a load: what it asks for is measured and added, until it stops.
+
+    Args:
+        load: Of the model.
+        limits: What the ladder may do.
+        seen: Windows so far; more are appended.
+        keep: Told of each window as it comes, with the medians of the answers that ended in it.
+        seconds_left: What is left of the time; without enough for a step it breaks off.
+
+    Returns:
+        The ladder's end; None where time was over before it.
+    """
+    while True:
+        # A second of arithmetic at most, and the load goes on meanwhile.
+        step = await asyncio.to_thread(next_step, tuple(seen), limits)
+        if not isinstance(step, Measure):
+            return step
+        number = max(1, round(step.seconds / limits.window_s))
+        if seconds_left() < number * limits.window_s + _SPARE_S:
+            return None
+        await load.keep(step.concurrency)
+        for _ in range(number):
+            window = await load.window(step.seconds / number)
+            seen.append(Measured(window.concurrency, window.seconds, window.tok_s))
+            keep(seen[-1], middle(window.timings))
+
+
+async def _climbed(lab: Lab, endpoint: Endpoint, tokens: int, limits: Limits) -> End:
+    seen = [as_measured_window(one) for one in lab.readings("tok_s")]
+
+    def keep(window: Measured, medians: dict[str, float]) -> None:
+        facts: dict[str, Any] = {"concurrency": window.concurrency, "seconds": window.seconds}
+        facts |= medians
+        lab.sample("tok_s", window.tok_s, "tokens/s", **facts)
+        lab.say(f"{window.tok_s:.0f} tok/s at {window.concurrency} at once")
+
+    async with Load.on(endpoint, prompt_tokens=tokens, max_tokens=tokens) as load:
+        return await climb(load, limits, seen, keep=keep, seconds_left=lambda: lab.seconds_left)
+
+
+def as_measured_window(reading: Reading) -> Measured:
+    """Return a window that was kept, as the ladder takes it."""
+    return Measured(int(reading.facts["concurrency"]), float(reading.facts["seconds"]), reading.value)
+
+
+async def _alone(lab: Lab, endpoint: Endpoint, tokens: int, answer_tokens: int, number: int) -> None:
+    """Take answers one at a time; the first after a start is warm-up."""
+    if len(lab.readings("tpot")) >= number:
+        return
+    await answer(endpoint, prompt_tokens=tokens, max_tokens=answer_tokens)
+    while len(lab.readings("tpot")) < number:
+        found = await answer(endpoint, prompt_tokens=tokens, max_tokens=answer_tokens)
+        facts: dict[str, Any] = {"prompt_tokens": found.prompt_tokens, "tokens": found.tokens}
+        lab.sample("ttft", found.ttft_s, "s", **facts)
+        lab.sample("tpot", found.tpot_s, "s", **facts)

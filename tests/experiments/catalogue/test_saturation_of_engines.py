@@ -1,0 +1,155 @@
+"""Where batching saturates: the whole experiment on a real engine, and what its windows come to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from subcortex.config import LlamaCppTier, VllmTier
+from subcortex.experiments import catalogue
+from subcortex.experiments.catalogue import saturation
+from subcortex.experiments.catalogue._saturation_report import client_bound, report
+from subcortex.experiments.catalogue.saturation import ON_CPU, ON_GPUS, as_measured, most_of, tokens_of
+from subcortex.experiments.laboratory.lab import Reading
+from subcortex.experiments.saturation import Done, Inconclusive
+from subcortex.experiments.statistics import Interval
+from tests.experiments.harness import config_for, lab_for, scene_for
+
+SMALL = replace(ON_CPU, tokens=24, alone_tokens=24, alone=3, window_s=0.1, most_s=4.0)
+
+
+async def test_the_knee_of_a_real_engine_and_a_second_life_that_measures_nothing_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(saturation, "ON_CPU", SMALL)
+    config = config_for(folder)
+    scene = scene_for(config)
+    experiment = catalogue.find("saturation")
+    assert experiment.why_not(scene) is None
+    inquiry = next(one for one in experiment.inquiries(scene) if one.subject == "fast")
+    async with lab_for(scene) as (lab, keep):
+        found = await experiment.run(lab, inquiry)
+    answer = found.answers[0]
+    assert (answer.quantity, answer.unit, answer.tier) == (inquiry.quantity, inquiry.unit, "fast")
+    windows = [one for one in keep.kept if one.metric == "tok_s"]
+    assert answer.n == len(windows)
+    assert {one.unit for one in windows} == {"tokens/s"}
+    sizes = {one.facts["concurrency"] for one in windows}
+    assert {1, 2, 4, 8} <= sizes
+    assert max(sizes) <= saturation.SLOTS
+    assert all(one.value > 100 for one in windows)
+    if answer.outcome == "measured":
+        assert answer.details["knee"] == answer.value
+        assert answer.low < answer.value < answer.high
+        assert found.charts[0].marks[0][0] == answer.value
+    else:
+        assert "inconclusive" in answer.statement
+    # However busy the machine is, more than one slot is worth something to nobody but the statement's figure.
+    assert f"{len(windows)} windows" in answer.statement
+    assert {point[0] for point in found.charts[0].lines[0].points} == sizes
+    assert keep.boots[0]["settings"]["parallel"] == saturation.SLOTS
+    assert "16 slots" in found.noticed[0]
+    ttft, tpot = found.answers[-2:]
+    assert (ttft.quantity, ttft.n, tpot.quantity, tpot.n) == ("ttft", 3, "tpot", 3)
+    assert 0 < ttft.value < 30
+
+    async with lab_for(scene, earlier=keep.kept) as (lab, again):
+        assert await experiment.run(lab, inquiry) == found
+    assert again.kept == []
+
+
+async def test_a_broken_off_run_goes_on_from_its_windows(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(saturation, "ON_CPU", SMALL)
+    scene = scene_for(config_for(folder))
+    experiment = catalogue.find("saturation")
+    inquiry = experiment.inquiries(scene)[0]
+    async with lab_for(scene, seconds=5.8) as (lab, first):
+        found = await experiment.run(lab, inquiry)
+    assert found.answers[0].outcome == "inconclusive"
+    assert "time was over" in found.answers[0].statement
+    first_sizes = [one.facts["concurrency"] for one in first.kept if one.metric == "tok_s"]
+    async with lab_for(scene, earlier=first.kept) as (lab, second):
+        found = await experiment.run(lab, inquiry)
+    sizes = [one.facts["concurrency"] for one in second.kept if one.metric == "tok_s"]
+    # What was climbed is not climbed again: a rung has two windows.
+    assert [*first_sizes, *sizes][:8] == [1, 1, 2, 2, 4, 4, 8, 8]
+    assert not any(one.metric == "tpot" for one in second.kept)
+
+
+def reading(metric: str, value: float, **facts: object) -> Reading:
+    return Reading(metric, value, "", facts=facts)
+
+
+def windows(*sizes: tuple[int, float]) -> list[Reading]:
+    return [
+        reading("tok_s", speed * factor, concurrency=size, seconds=2.0)
+        for size, speed in sizes
+        for factor in (0.99, 1.0, 1.01)
+    ]
+
+
+TIER = LlamaCppTier(name="fast", model="models/some-8b.gguf", parallel=4)
+END = Done(17.8, Interval(15.1, 21.0), 2520.0, Interval(2480.0, 2560.0))
+
+
+def test_a_client_above_half_its_ceiling_measured_itself():
+    seen = windows((1, 100.0), (8, 700.0), (64, 2600.0))
+    measured = as_measured_at(TIER, 64)
+    free = [*seen, reading("client ceiling", 6000.0)]
+    assert client_bound(free) is None
+    found = report(free, TIER, measured, END, most=64, tokens=256)
+    assert found.answers[0].outcome == "measured"
+    assert found.answers[0].details["knee_high"] == 21.0
+    assert (found.answers[1].value, found.answers[1].unit) == (2520.0, "tokens/s")
+
+    bound = [*seen, reading("client ceiling", 5000.0)]
+    found = report(bound, TIER, measured, END, most=64, tokens=256)
+    assert found.answers[0].outcome == "inconclusive"
+    assert "inconclusive: the client" in found.answers[0].statement
+    assert "knee" not in found.answers[0].details
+
+
+def as_measured_at(tier: LlamaCppTier, slots: int) -> LlamaCppTier:
+    return tier.model_copy(update={"parallel": slots})
+
+
+def test_what_stands_out_is_said():
+    seen = windows((1, 100.0), (8, 700.0), (32, 2600.0), (64, 2000.0))
+    found = report(seen, TIER, as_measured_at(TIER, 64), END, most=64, tokens=256)
+    assert any("64 slots" in one and "with 4" in one for one in found.noticed)
+    assert any("Its 4 slots are fewer than the 17.8" in one for one in found.noticed)
+    assert any("2600 tok/s at 32 at once, 2000 at 64" in one for one in found.noticed)
+    assert found.gaps == ()
+    grows = Inconclusive("throughput still grows at 64 at once, the most allowed", 80.0, Interval(70, 200))
+    found = report(seen, TIER, as_measured_at(TIER, 64), grows, most=64, tokens=256)
+    assert "more than 64 requests" in found.gaps[0]
+    assert found.gaps[0].endswith("?")
+    assert found.answers[0].outcome == "inconclusive"
+    assert not found.charts[0].marks
+
+
+@pytest.mark.parametrize(
+    ("flags", "most"),
+    [([], 256), (["--max-num-seqs", "64"], 64), (["--max-num-seqs=1024"], 256), (["--max_num_seqs", "8"], 8)],
+)
+def test_vllm_works_on_as_many_as_its_flags_say(flags: list[str], most: int):
+    assert most_of(VllmTier(name="deep", model="x/y", flags=flags)) == most
+
+
+def test_requests_are_no_longer_than_the_context():
+    tier = VllmTier(name="deep", model="x/y", context_tokens=200)
+    assert tokens_of(tier, ON_GPUS) == 96
+    assert tokens_of(tier.model_copy(update={"context_tokens": 8192}), ON_GPUS) == 256
+
+
+def test_llamacpp_is_measured_with_more_slots_and_vllm_as_it_is(folder: Path):
+    scene = scene_for(config_for(folder))
+    found = as_measured(scene, TIER)
+    assert (found.parallel, found.context_tokens) == (saturation.SLOTS, 136)
+    assert found.max_concurrent >= saturation.SLOTS
+    many = as_measured(scene, TIER.model_copy(update={"parallel": 40}))
+    assert most_of(many) == 40
+    tier = VllmTier(name="deep", model="x/y")
+    assert as_measured(scene, tier) is tier
