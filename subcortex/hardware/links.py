@@ -61,6 +61,7 @@ class Link:
         measured: By an experiment; otherwise it is what the makers promise, more than transfers reach.
         peer: The GPUs reach each other's memory without the host's; None if unknown.
         words: What the figure comes from, e.g. ``PCIe 4 x16``.
+        latency_s: Of an all-reduce of a few KiB over it, where an experiment measured it.
     """
 
     kind: str
@@ -68,6 +69,7 @@ class Link:
     measured: bool = False
     peer: bool | None = None
     words: str = ""
+    latency_s: float | None = None
 
 
 def nominal_link(gpu_a: Gpu, gpu_b: Gpu, code: str) -> Link:
@@ -143,7 +145,7 @@ def link_between(hardware: Hardware, a: int, b: int) -> Link:
     if pair is None:
         return link
     peer = peer_access(pair)
-    link = replace(link, peer=link.peer if peer is None else peer)
+    link = replace(link, peer=link.peer if peer is None else peer, latency_s=pair.measured_latency_s)
     if pair.measured_gb_per_s is None:
         return link
     return replace(link, gb_per_s=pair.measured_gb_per_s, measured=True, words="measured")

@@ -7,8 +7,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-#: Of what is written now; a snapshot without one is older than 2. 3 came with ``mig`` and ``unread``.
-SCHEMA_VERSION = 3
+#: Of what is written now; a snapshot without one is older than 2. 3 came with ``mig`` and ``unread``, 4 with
+#: ``measured_latency_s``.
+SCHEMA_VERSION = 4
 
 #: What one machine may have. Links are kept for each two GPUs, and a plan looks at sets of them.
 MOST_GPUS = 64
@@ -137,6 +138,7 @@ class GpuPair(_Described):
         peer_read, peer_write, peer_nvlink, peer_atomics: Whether one reaches the other's memory, as
             ``nvidia-smi topo -p2p`` writes it (``hardware.PEER_CODES``); None if not told.
         measured_gb_per_s: Of one direction, 10^9 bytes/s, where an experiment measured it.
+        measured_latency_s: Of an all-reduce of a few KiB between them, where an experiment measured it.
     """
 
     a: _Index
@@ -147,6 +149,7 @@ class GpuPair(_Described):
     peer_nvlink: str | None = None
     peer_atomics: str | None = None
     measured_gb_per_s: float | None = Field(default=None, gt=0, le=10**6)
+    measured_latency_s: float | None = Field(default=None, gt=0, le=1000)
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

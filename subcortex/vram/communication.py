@@ -31,6 +31,8 @@ HOST_LATENCY_S, HOST_LATENCY_SIGMA_S = 30e-6, 10e-6
 UNKNOWN_LATENCY_S, UNKNOWN_LATENCY_SIGMA_S = 22e-6, 11e-6
 #: Share of a nominal bandwidth that transfers reach, and its σ; a measured one is taken as it is. Assumed.
 NOMINAL_SHARE, NOMINAL_SHARE_SIGMA = 0.8, 0.1
+#: What a measured bandwidth or latency is trusted to, as a share of it. Assumed.
+MEASURED_SIGMA = 0.05
 
 
 class Link(Protocol):
@@ -59,6 +61,11 @@ class Link(Protocol):
     @property
     def peer(self) -> bool | None:
         """The GPUs reach each other's memory; None if unknown."""
+        ...
+
+    @property
+    def latency_s(self) -> float | None:
+        """Of one small message, where an experiment measured it."""
         ...
 
 
@@ -130,7 +137,9 @@ def pipeline_traffic(
 
 
 def latency(link: Link | None) -> Span:
-    """Return how long the smallest message takes."""
+    """Return how long the smallest message takes: as measured, else as assumed of its kind."""
+    if link is not None and link.latency_s is not None:
+        return Span(link.latency_s, MEASURED_SIGMA * link.latency_s)
     if link is None or link.peer is None:
         return Span(UNKNOWN_LATENCY_S, UNKNOWN_LATENCY_SIGMA_S)
     if link.peer:
@@ -148,7 +157,7 @@ def duration(traffic: Traffic, link: Link, message_latency: Span | None = None) 
     """
     if not traffic.messages:
         return Span(0.0)
-    share, sigma = (1.0, 0.05) if link.measured else (NOMINAL_SHARE, NOMINAL_SHARE_SIGMA)
+    share, sigma = (1.0, MEASURED_SIGMA) if link.measured else (NOMINAL_SHARE, NOMINAL_SHARE_SIGMA)
     transfer = traffic.sent_bytes / (link.gb_per_s * 1e9 * share)
     waiting = (message_latency or latency(link)).times(traffic.messages)
     return waiting + Span(transfer, transfer * sigma / share)

@@ -29,6 +29,7 @@ class Wire:
     gb_per_s: float = 31.5
     measured: bool = False
     peer: bool | None = True
+    latency_s: float | None = None
 
 
 def test_a_layer_has_two_all_reduces_and_the_embedding_one():
