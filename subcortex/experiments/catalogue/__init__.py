@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from subcortex.errors import InvalidRequest
 from subcortex.experiments.catalogue.idle_and_swap import IdleAndSwap
+from subcortex.experiments.catalogue.interconnect import Interconnect
+from subcortex.experiments.catalogue.load_time import LoadTime
+from subcortex.experiments.catalogue.quantisation_tp import QuantisationTp
 from subcortex.experiments.catalogue.saturation import Saturation
 from subcortex.experiments.catalogue.split_answers import SplitAnswers
+from subcortex.experiments.catalogue.tp_overhead import TpOverhead
 from subcortex.experiments.experiment import Experiment
 
 #: All experiments, by their row in the catalogue.
-CATALOGUE: tuple[Experiment, ...] = (IdleAndSwap(), Saturation(), SplitAnswers())
+CATALOGUE: tuple[Experiment, ...] = (
+    Interconnect(),
+    TpOverhead(),
+    IdleAndSwap(),
+    QuantisationTp(),
+    LoadTime(),
+    Saturation(),
+    SplitAnswers(),
+)
 
 
 def find(name: str) -> Experiment:
