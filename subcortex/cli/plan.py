@@ -109,6 +109,8 @@ def plan_command(
         config = load_config(config_file)
         asks = _configured(config, hardware)
         own_mib = _own_mib(config) if machine.here else {}
+    if machine.here:
+        hardware = _measured(hardware, config_file)
     estimates = Estimates(hardware, _learned(config_file, needed=not models))
     if compare:
         return _compare(asks, hardware, estimates, probability, own_mib, prefill_tokens, as_json=as_json)
@@ -182,6 +184,16 @@ def _compare(
     else:
         _plan_view.show(_plan_view.compare_lines(found, _output.terminal_columns()))
     return 0 if any(option.fits for option in found) else DoesNotFit.exit_code
+
+
+def _measured(hardware: Hardware, config_file: Path | None) -> Hardware:
+    """Return the machine with what experiments measured between its GPUs, where a configuration knows."""
+    from subcortex.mind.experimenting.measured import measured_hardware
+
+    try:
+        return measured_hardware(load_config(config_file), hardware)
+    except ConfigError:
+        return hardware
 
 
 def _learned(config_file: Path | None, *, needed: bool) -> Calibration | None:

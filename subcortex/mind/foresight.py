@@ -10,6 +10,7 @@ from subcortex.config import Config, RemoteTier, Tier
 from subcortex.hardware import Gpu, Hardware
 from subcortex.journal import BootRecord, Reader
 from subcortex.mind.boots import Machine
+from subcortex.mind.experimenting.measured import measured_hardware
 from subcortex.models.read import read_shape
 from subcortex.vram import vllm
 from subcortex.vram.learning.boots import Prediction, boot_from, plain_version
@@ -23,7 +24,7 @@ from subcortex.vram.setup import LlamaCppSetup, VllmSetup
 
 def foresight(config: Config) -> Foresight:
     """Return the foresight of this machine, which remembers what the configuration's journal has."""
-    return Foresight(config, hardware.detect, lambda: recorded(config))
+    return Foresight(config, lambda: measured_hardware(config), lambda: recorded(config))
 
 
 def this_machine() -> Machine:

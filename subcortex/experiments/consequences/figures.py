@@ -52,10 +52,16 @@ class TierFigures:
     @property
     def start_s(self) -> float | None:
         """From stopped to ready: with warm caches if that was measured, since they are warm mostly."""
-        return next(
-            (self.values[name] for name in ("restart_s", "load_s", "cold_start_s") if name in self.values),
-            None,
-        )
+        return self.values.get(self._start)
+
+    @property
+    def start_n(self) -> int:
+        """Samples behind that; 0 where it was not measured."""
+        return self.n.get(self._start, 0)
+
+    @property
+    def _start(self) -> str:
+        return next((name for name in ("restart_s", "load_s", "cold_start_s") if name in self.values), "")
 
     def get(self, name: str) -> float | None:
         """Return a figure by its name; None where nobody measured it."""
@@ -92,19 +98,20 @@ def tier_figures(facts: Iterable[FactRecord], config: Config) -> dict[str, TierF
     return {name: TierFigures(own, counts[name]) for name, own in values.items() if own}
 
 
-def link_figures(facts: Iterable[FactRecord]) -> dict[tuple[int, int], LinkFigures]:
+def link_figures(facts: Iterable[FactRecord], hardware: Hardware) -> dict[tuple[int, int], LinkFigures]:
     """Return what was measured between each two GPUs, the smaller index first.
 
     An all-reduce over more than two GPUs says what each two of them take part in, so it counts for them all
     where they were not measured by themselves.
 
     Args:
-        facts: Of measurements, the newest first.
+        facts: Of measurements, the newest first; those of other cards than the machine's are left out.
+        hardware: The machine.
     """
     speeds: dict[tuple[int, int], float] = {}
     latencies: dict[tuple[int, int], tuple[int, float]] = {}
     for fact in facts:
-        if not _counts(fact):
+        if not _counts(fact) or not _same_cards(fact, hardware):
             continue
         details = _details(fact)
         seen: dict[tuple[int, int], float] = {}
@@ -154,6 +161,13 @@ def _same_model(fact: FactRecord, tier: Tier, config: Config) -> bool:
     if "path" in model:
         return bool(model["path"] == str(config.resolve(tier.model)))
     return bool(model.get("name", tier.model) == tier.model)
+
+
+def _same_cards(fact: FactRecord, hardware: Hardware) -> bool:
+    certificate = fact.provenance.get("certificate")
+    cards = _rows(certificate.get("gpus")) if isinstance(certificate, Mapping) else ()
+    here = {gpu.index: gpu.uuid for gpu in hardware.gpus}
+    return all(here.get(card.get("index", -1), "") == card.get("uuid") for card in cards)
 
 
 def _figures(fact: FactRecord) -> dict[str, float]:
