@@ -23,6 +23,7 @@ from subcortex.daemon.keys import Service
 from subcortex.daemon.supervisor import Supervisor
 from subcortex.errors import ConfigError, SubcortexError
 from subcortex.mind import Subcortex
+from subcortex.mind.experimenting.worker import reap_lab
 from subcortex.mind.foresight import foresight, this_machine
 
 #: Open thoughts get this long to end after a stop was asked, seconds.
@@ -67,6 +68,8 @@ async def _serve(config: Config, ready_fd: int | None) -> None:
         # A tier's own engine is left to it: it knows what to adopt, and ends what it does not want.
         keep = [tier.name for tier in config.tiers] if config.fleet.adopt_s else []
         for line in await asyncio.to_thread(engines.reap_leftovers, runtime_dir, keep):
+            log.warning("reaped", what=line)
+        for line in await asyncio.to_thread(reap_lab, runtime_dir):
             log.warning("reaped", what=line)
         foretold, machine = foresight(config), this_machine()
         async with Subcortex.open(config, predict=foretold, machine=machine) as mind:
@@ -158,7 +161,7 @@ async def _until_stopped(mind: Subcortex, service: Service) -> None:
     idle_stop_s = mind.config.daemon.idle_stop_s
     while not service.stop.is_set():
         # Who has a GPU on loan would lose it to the daemon that the next thought starts.
-        busy = mind.active or service.yields(mind.clock.now())
+        busy = mind.busy or service.yields(mind.clock.now())
         idle_s = 0.0 if busy else mind.clock.monotonic_s() - mind.last_active_s
         if idle_stop_s and idle_s >= idle_stop_s:
             return

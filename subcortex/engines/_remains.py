@@ -113,11 +113,12 @@ def adoptable(folder: Path) -> bool:
     )
 
 
-def reap(folder: Path) -> str | None:
+def reap(folder: Path, *, grace_s: float = LEFTOVER_GRACE_S) -> str | None:
     """End what the record in ``folder`` says is left of an engine, its keeper last; blocks until it is gone.
 
     A process is ended only if it carries the mark on record, or came from one that does; the session of
-    the recorded one counts only if its start time agrees too.
+    the recorded one counts only if its start time agrees too. Between being asked to end and being killed
+    it has ``grace_s`` seconds.
 
     Returns:
         A sentence if something was done.
@@ -129,7 +130,7 @@ def reap(folder: Path) -> str | None:
         return f"{folder.name}: removed an unreadable process record"
     if record is None:
         return None
-    ended, left = _end(record, grace_s=LEFTOVER_GRACE_S)
+    ended, left = _end(record, grace_s=grace_s)
     remove(folder, record)
     if left:
         pids = ", ".join(str(identity.pid) for identity in sorted(left))

@@ -351,7 +351,9 @@ def _hail(folder: Path, record: Record, adopt_s: float) -> tuple[socket.socket, 
     return channel, handles[0]
 
 
-def reap_leftovers(runtime_dir: Path, keep: Collection[str] = ()) -> list[str]:
+def reap_leftovers(
+    runtime_dir: Path, keep: Collection[str] = (), *, grace_s: float = _remains.LEFTOVER_GRACE_S
+) -> list[str]:
     """End the engines that a dead daemon left behind; blocks until they are gone.
 
     A process is ended only if it carries the mark on record, and the recorded one only if its start
@@ -360,10 +362,11 @@ def reap_leftovers(runtime_dir: Path, keep: Collection[str] = ()) -> list[str]:
     Args:
         runtime_dir: The daemon's folder.
         keep: Names of tiers whose engines are left to be adopted if they can be.
+        grace_s: Between being asked to end and being killed.
 
     Returns:
         A sentence for each engine something was done about.
     """
     folders = sorted(path.parent for path in (runtime_dir / "engines").glob(f"*/{_remains.FILE}"))
     left = [folder for folder in folders if folder.name not in keep or not _remains.adoptable(folder)]
-    return [done for folder in left if (done := reap(folder))]
+    return [done for folder in left if (done := reap(folder, grace_s=grace_s))]

@@ -24,7 +24,7 @@ from subcortex.fleet.gate import Gate
 from subcortex.fleet.grounds import Grounds, Rules
 from subcortex.fleet.machine import COMING, LEAVING, Effect, Event
 from subcortex.fleet.post import Member, Post, TierLoad
-from subcortex.fleet.room import Memory
+from subcortex.fleet.room import Memory, Seen
 from subcortex.fleet.running import BootWatch, Running, Ties, Timing
 from subcortex.fleet.scene import Device, Scene, Waiter
 from subcortex.fleet.schedule import Come, Go, Schedule, Stay, schedule
@@ -153,9 +153,40 @@ class Fleet:
         self._reschedule()
 
     def resume(self) -> None:
-        """Take back what was lent."""
+        """Take back what ``make_way`` lent."""
         self._grounds.resume()
         self._reschedule()
+
+    def lend_to(self, holder: str, gpus: list[int] | None) -> None:
+        """Have tiers rest for a part of this program, until ``give_back``; as ``make_way``."""
+        self._grounds.lend_to(holder, gpus)
+        self._reschedule()
+
+    def give_back(self, holder: str) -> None:
+        """End what ``lend_to`` lent."""
+        self._grounds.give_back(holder)
+        self._reschedule()
+
+    def lent(self, gpus: frozenset[int], *, aside: str) -> str | None:
+        """Return why these GPUs are somebody else's than ``aside``'s, in words; None if they are not."""
+        return self._grounds.lending.why(gpus, self._clock.monotonic_s(), aside=aside)
+
+    def up_on(self, gpus: frozenset[int] | None) -> list[str]:
+        """Return the tiers that run here and are not at rest: on these GPUs, or (None) on any device."""
+        busy = machine.UP | COMING | LEAVING
+        return [
+            post.name
+            for post in self._posts.values()
+            if post.member.local
+            and post.life.state in busy
+            and post.life.state is not TierState.ASLEEP
+            and (gpus is None or not (needs := self._grounds.needs(post)).awake or needs.gpus & gpus)
+        ]
+
+    async def look(self) -> Seen:
+        """Look at the machine now; nothing is in it where nobody knows its memory."""
+        await self._grounds.look()
+        return self._grounds.seen
 
     @asynccontextmanager
     async def lease(
@@ -485,13 +516,13 @@ class Fleet:
         while True:
             await asyncio.sleep(self._timing.look_every_s)
             with suppress(SubcortexError, OSError):
-                calm = self._calm()
+                calm = self.calm()
                 await self._grounds.look()
-                if calm and self._calm():
+                if calm and self.calm():
                     self._grounds.lend()
                 self._reschedule()
 
-    def _calm(self) -> bool:
+    def calm(self) -> bool:
         """Return whether nothing of ours comes, goes or is being cleared away."""
         moving = COMING | LEAVING
         return not any(

@@ -83,8 +83,16 @@ class Grounds:
         self.lending = self.lending.lend(gpus, until_s)
 
     def resume(self) -> None:
-        """Take back all that is lent."""
+        """Take back all that a person lent."""
         self.lending = self.lending.take_back()
+
+    def lend_to(self, holder: str, gpus: list[int] | None) -> None:
+        """Lend GPUs to a part of this program until ``give_back``; None lends all."""
+        self.lending = self.lending.lend(gpus, inf, holder)
+
+    def give_back(self, holder: str) -> None:
+        """End what is lent to a part of this program."""
+        self.lending = self.lending.give_back(holder)
 
     def needs(self, post: Post) -> Needs:
         """Return what a tier needs, as far as that is known."""

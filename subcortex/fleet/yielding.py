@@ -11,10 +11,11 @@ from subcortex.fleet.scene import HOST, Device, Room
 
 @dataclass(frozen=True, slots=True)
 class Loan:
-    """A GPU lent by a person's word; ``device`` None lends all."""
+    """A GPU lent by a person's word, or to a part of this program (``holder``); ``device`` None lends all."""
 
     device: Device | None
     until_s: float = inf
+    holder: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,20 @@ class Lending:
     used_mib: Room = field(default_factory=dict)
     taken: Mapping[Device, float] = field(default_factory=dict)
 
-    def lend(self, devices: list[Device] | None, until_s: float) -> Lending:
-        """Return it with GPUs lent by a person's word; None lends all."""
-        fresh = tuple(Loan(device, until_s) for device in (devices if devices is not None else [None]))
+    def lend(self, devices: list[Device] | None, until_s: float, holder: str | None = None) -> Lending:
+        """Return it with GPUs lent by a person's word, or to ``holder``; None lends all."""
+        wanted = devices if devices is not None else [None]
+        fresh = tuple(Loan(device, until_s, holder) for device in wanted)
         return replace(self, loans=(*self.loans, *fresh))
 
     def take_back(self) -> Lending:
-        """Return it with nothing lent, and what others use now as what they may."""
-        return replace(self, loans=(), taken={}, used_mib={})
+        """Return it with what a person lent taken back, and what others use now as what they may."""
+        kept = tuple(loan for loan in self.loans if loan.holder is not None)
+        return replace(self, loans=kept, taken={}, used_mib={})
+
+    def give_back(self, holder: str) -> Lending:
+        """Return it with nothing lent to that part of the program."""
+        return replace(self, loans=tuple(loan for loan in self.loans if loan.holder != holder))
 
     def look(self, now_s: float, foreign_mib: Room, over_mib: float, back_s: float) -> Lending:
         """Return it after a look at what other programs use.
@@ -58,11 +65,21 @@ class Lending:
         loans = tuple(loan for loan in self.loans if loan.until_s > now_s)
         return Lending(loans, used, taken)
 
-    def why(self, devices: frozenset[Device], now_s: float) -> str | None:
-        """Return why a tier on these devices must rest, None if it need not."""
+    def why(self, devices: frozenset[Device], now_s: float, *, aside: str | None = None) -> str | None:
+        """Return why whoever is on these devices must rest, None if it need not.
+
+        Args:
+            devices: GPUs.
+            now_s: Time.
+            aside: What is lent to this holder does not count: it is the one who asks.
+        """
         for loan in self.loans:
+            if aside is not None and loan.holder == aside:
+                continue
             if loan.until_s > now_s and (loan.device is None or loan.device in devices):
                 where = "all GPUs are" if loan.device is None else f"GPU {loan.device} is"
+                if loan.holder is not None:
+                    return f"{where} lent to {loan.holder}"
                 return f"{where} lent (`subcortex yield --end` takes them back)"
         for device in sorted(self.taken):
             if device in devices:

@@ -12,10 +12,10 @@ def step_010_experiments(db: Database) -> None:
     """Runs of experiments, and of each run every raw sample, command and start of an engine.
 
     ``inquiry`` and ``report`` are JSON as ``experiments/forms.py`` writes it. ``lives`` counts how often a
-    run was begun: one that gave way, or whose process was killed, goes on from the samples it has. The
-    process that runs it now is ``owner_pid``, known by its start as well. ``heard_at`` is its last sign of
-    life, up to which ``gpu_minutes`` is reckoned. ``digest`` is of what the answer depends on: the same
-    question with the same digest is answered already, unless the run has expired. A chart of one metric
+    run was begun: one that gave way, or whose process was killed (``losses``), goes on from the samples it
+    has. The process that runs it now is ``owner_pid``, known by its start as well. ``heard_at`` is its last
+    sign of life, up to which ``gpu_minutes`` is reckoned. ``digest`` is of what the answer depends on: the
+    same question with the same digest is answered already, unless the run has expired. A chart of one metric
     reads ``experiment_readings`` by run and metric, so that is its index.
     """
     db.execute("""
@@ -38,6 +38,7 @@ def step_010_experiments(db: Database) -> None:
             heard_at TEXT,
             gpu_minutes REAL NOT NULL DEFAULT 0,
             lives INTEGER NOT NULL DEFAULT 0,
+            losses INTEGER NOT NULL DEFAULT 0,
             owner_pid INTEGER,
             owner_started_s REAL,
             progress TEXT NOT NULL DEFAULT '',

@@ -25,6 +25,7 @@ from subcortex.mind.broadcast import Broadcaster
 from subcortex.mind.changes import changed, standing
 from subcortex.mind.costs import cost_book, remember_swaps
 from subcortex.mind.deciding import decide_request
+from subcortex.mind.experimenting.supervisor import Experimenting
 from subcortex.mind.means import Means
 from subcortex.mind.memory import TierMemory
 from subcortex.mind.pipeline import Emit, Thinking
@@ -93,6 +94,13 @@ class Subcortex:
         self._thinking: set[asyncio.Task[Any]] = set()
         self._changes: Broadcaster[TierEvent] = Broadcaster()
         self.last_active_s = self.clock.monotonic_s()
+        self.experimenting = Experimenting(
+            config,
+            self.fleet,
+            thinking=lambda: self.active,
+            idle_s=lambda: self.clock.monotonic_s() - self.last_active_s,
+            clock=self.clock,
+        )
 
     @classmethod
     @asynccontextmanager
@@ -120,6 +128,7 @@ class Subcortex:
         journal = Journal.open(config.database_path, durability=config.journal.durability, recorder=recorder)
         try:
             mind = cls(config, journal, create=create, clock=clock, predict=predict, machine=machine)
+            mind.experimenting.open()
             mind.fleet.open()
             try:
                 yield mind
@@ -140,6 +149,7 @@ class Subcortex:
         task = asyncio.current_task()
         assert task is not None
         self._thinking.add(task)
+        self.experimenting.make_way("a thought came")
         try:
             thinking = await self._begin(request, began_s)
             thinking.emit = emit
@@ -196,6 +206,7 @@ class Subcortex:
     def yield_gpus(self, for_s: float | None, gpus: list[int] | None) -> None:
         """Put the tiers on these GPUs (None: every local tier) to rest, for so many seconds or until told."""
         self.fleet.make_way(for_s, gpus)
+        self.experimenting.look_at_loans()
 
     def resume(self) -> None:
         """Take back what ``yield_gpus`` gave."""
@@ -219,9 +230,15 @@ class Subcortex:
         """How many thoughts are under way."""
         return len(self._thinking)
 
+    @property
+    def busy(self) -> bool:
+        """Whether it has something to do: thoughts, or experiments that wait, run, or may begin."""
+        return bool(self._thinking) or self.experimenting.busy
+
     async def close(self, drain_s: float = 0.0) -> None:
         """Take no more thoughts, give those under way ``drain_s`` seconds, then stop every engine."""
         self._means.closing = True
+        self.experimenting.make_way("the daemon stops")
         if self._thinking and drain_s:
             await asyncio.wait(self._thinking, timeout=drain_s)
         left = self._thinking - {asyncio.current_task()}
@@ -231,7 +248,7 @@ class Subcortex:
             # Their last words are written before the journal closes.
             await asyncio.wait(left)
         try:
-            await self.fleet.close()
+            await asyncio.gather(self.experimenting.close(), self.fleet.close())
         finally:
             self._changes.close()
 

@@ -40,6 +40,7 @@ class FakeMind:
         self.gpus = [0, 1]
         self.silent_driver = False
         self.active = 0
+        self.busy = False
         self.last_active_s = 0.0
 
     def status(self) -> list[TierStatus]:

@@ -19,11 +19,9 @@ from subcortex.experiments.laboratory.engines import WarmEngines
 from subcortex.experiments.laboratory.lab import Lab, Reading
 from subcortex.experiments.laboratory.surroundings import scene_of
 from subcortex.experiments.worker.keeping import DiaryKeep
+from subcortex.experiments.worker.limits import time_left_s
 from subcortex.journal.diary import Diary, experiments
 from subcortex.journal.diary.experiment_records import RunRecord
-
-#: A run that goes on has at least this long, since its engines start anew; seconds.
-_LEAST_S = 60.0
 
 _log = structlog.get_logger("worker")
 
@@ -55,6 +53,7 @@ async def _one(diary: Diary, scene: Scene, warm: WarmEngines, run: RunRecord) ->
             experiment = catalogue.find(run.experiment)
             inquiry = forms.inquiry_from_json(run.inquiry)
             check_same(experiment, scene, inquiry, run.digest)
+            check_gates(inquiry, experiments.runs(diary, states=("measured", "settled")))
             report = await _done(experiment, inquiry, _lab(diary, scene, keep, warm, run), time_left_s(run))
             await asyncio.to_thread(keep.flush)
             provenance = provenance_of(experiment, inquiry, run.id)
@@ -79,12 +78,6 @@ async def _one(diary: Diary, scene: Scene, warm: WarmEngines, run: RunRecord) ->
             log.exception("failed")
 
 
-def time_left_s(run: RunRecord) -> float:
-    """Return what a run may still take, seconds: what it was given, less what earlier lives have had."""
-    gpus = max(1, int((run.inquiry.get("needs") or {}).get("gpus") or 0))
-    return max(run.seconds - run.gpu_minutes / gpus * 60.0, min(run.seconds, _LEAST_S))
-
-
 def check_same(experiment: Experiment, scene: Scene, inquiry: Inquiry, digest: str) -> None:
     """See that the machine is the one that the question was asked of, so that samples are of one machine.
 
@@ -107,6 +100,26 @@ def check_same(experiment: Experiment, scene: Scene, inquiry: Inquiry, digest: s
             f"the machine is another than when {experiment.name} was asked: {changed}",
             hint="Ask again: samples of two machines are not put together.",
         )
+
+
+def check_gates(inquiry: Inquiry, done: Sequence[RunRecord]) -> None:
+    """See that what had to run before found nothing that forbids this.
+
+    Args:
+        inquiry: ``after`` names what gates it.
+        done: Runs with a report, the latest last.
+
+    Raises:
+        InvalidRequest: It did; says what.
+    """
+    for name in sorted(inquiry.after):
+        last = [run for run in done if run.experiment == name and run.expired_at is None][-1:]
+        for answer in forms.report_from_json(last[0].report or {}).answers if last else ():
+            if answer.outcome == "failed":
+                raise InvalidRequest(
+                    f"{name} forbids it: {answer.statement}",
+                    hint=f"Mend that, then `subcortex experiments run {name} --again`.",
+                )
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -155,4 +168,5 @@ def _failed(diary: Diary, keep: DiaryKeep, run_id: str, error: dict[str, Any]) -
     with contextlib.suppress(Exception):
         # Why it failed is told even where its samples cannot be.
         keep.flush()
-    experiments.failed(diary, run_id, error)
+    with contextlib.suppress(InvalidRequest):  # it was cancelled meanwhile
+        experiments.failed(diary, run_id, error)

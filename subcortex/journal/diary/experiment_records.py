@@ -33,6 +33,7 @@ class RunRecord:
         error: Why it failed, as ``SubcortexError.to_wire``; why it gave way, under ``yielded``.
         session_id: The session that it was written up as.
         lives: How often it was begun.
+        losses: How many of these ended with a process that died.
         owner_pid, owner_started_s: The process that runs it, and when that started (Unix seconds).
         heard_at: Its last sign of life.
         expired_at, expired_why: From when its answer counts for nothing.
@@ -60,6 +61,7 @@ class RunRecord:
     error: dict[str, Any] | None
     session_id: str | None
     lives: int = 0
+    losses: int = 0
     owner_pid: int | None = None
     owner_started_s: float | None = None
     heard_at: datetime | None = None

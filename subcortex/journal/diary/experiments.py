@@ -235,9 +235,10 @@ def yielded(diary: Diary, run_id: str, why: str) -> RunRecord:
 
 
 def lost(diary: Diary, run_id: str, why: str) -> RunRecord:
-    """As ``yielded``, of a run whose process ended at a time that nobody knows: nothing more is spent."""
+    """As ``yielded``, of a run whose process died, at a time that nobody knows: nothing more is spent."""
     with diary.transaction() as conn:
         found = _wanted(conn, run_id, "running")
+        conn.execute("UPDATE experiment_runs SET losses = losses + 1 WHERE id = ?", (found.id,))
         _end(conn, found.id, "yielded", error=_json({"message": why}), at=None)
         return queries.whole(conn, found.id)
 

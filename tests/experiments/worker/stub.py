@@ -17,7 +17,7 @@ from subcortex.experiments.laboratory.children import output_of
 from subcortex.experiments.laboratory.lab import Lab
 
 #: Blocks of one sample that ``ticks`` and ``served`` take, and the seconds between two.
-BLOCKS, EVERY_S = 20, 0.05
+BLOCKS, EVERY_S = 10, 0.05
 
 
 class Ticks(Experiment):

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -16,9 +18,11 @@ import pytest
 from subcortex.config import Config
 from subcortex.errors import InvalidRequest
 from subcortex.experiments import catalogue, forms
+from subcortex.experiments.experiment import Answer, Outcome, Report
 from subcortex.experiments.worker.handing import hand_over, handed_over
 from subcortex.experiments.worker.keeping import DiaryKeep
-from subcortex.experiments.worker.running import check_same, differing, time_left_s, work
+from subcortex.experiments.worker.limits import time_left_s
+from subcortex.experiments.worker.running import check_gates, check_same, differing, work
 from subcortex.journal.diary import Diary, experiments
 from subcortex.journal.diary.experiment_records import RunRecord
 from tests.conftest import ROOT
@@ -106,6 +110,25 @@ def test_a_machine_that_has_changed_is_not_measured_on(config: Config) -> None:
     with pytest.raises(InvalidRequest, match="threads"):
         check_same(experiment, other, inquiry, digest)
     assert differing({"a": (1, 2), "b": 1, "c": 1}, {"a": [1, 2], "b": 2, "d": 1}) == ["b", "c", "d"]
+
+
+async def test_what_a_gate_found_wrong_forbids_what_comes_after(diary: Diary, config: Config) -> None:
+    gate = ask(diary, config, "ticks")
+    experiments.begin(diary, gate.id)
+    found: tuple[tuple[Outcome, bool], ...] = (("passed", False), ("failed", True))
+    for outcome, forbids in found:
+        answer = Answer("peers", "GPU 0-1", None, outcome, "7 of 8 MiB were lost")
+        report = forms.report_to_json(Report((answer,)))
+        with diary.transaction() as conn:
+            conn.execute("UPDATE experiment_runs SET state = 'running'")
+            experiments.measured(diary, gate.id, report, {})
+        inquiry = replace(
+            catalogue.find("served").inquiries(scene_for(config))[0], after=frozenset({"ticks"})
+        )
+        with pytest.raises(InvalidRequest, match="7 of 8") if forbids else nullcontext():
+            check_gates(inquiry, experiments.runs(diary))
+    experiments.expire(diary, gate.id, "mended")
+    check_gates(inquiry, experiments.runs(diary))
 
 
 def test_time_that_earlier_lives_have_had_is_gone(diary: Diary, config: Config) -> None:

@@ -168,7 +168,7 @@ def test_minutes_of_all_lives_count_and_those_between_do_not(diary: Diary, clock
     clock.on(minutes=2)
     experiments.progress(diary, run.id, None)
     clock.on(minutes=70)
-    experiments.lost(diary, run.id, "its process was killed")
+    assert experiments.lost(diary, run.id, "its process was killed").losses == 1
     assert experiments.run(diary, run.id).gpu_minutes == pytest.approx(2 * (3 + 1 + 2), abs=1e-3)
     assert experiments.spent_gpu_minutes(diary, began) == pytest.approx(12, abs=1e-3)
     assert experiments.spent_gpu_minutes(diary, began, asked_by=["person"]) == 0
