@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from subcortex.config import Config
     from subcortex.journal.diary import Diary
 
-_LISTS = {"question": "gaps", "claim": "claims", "session": "sessions"}
+_LISTS = {"question": "gaps", "claim": "claims", "session": "sessions", "run": "experiments"}
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ COMMANDS = {
     "drives": "drives",
     "gaps": "gaps",
     "claims": "claims",
+    "experiments": "experiments",
     "agent": "agent",
     "datasette": "datasette",
     "init": "init",

@@ -1,4 +1,4 @@
-"""``config``: check, show and find the configuration, and print its schema."""
+"""``config``: check, show, find and better the configuration, and print its schema."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW", re.IGNORECASE)
 
 @click.group("config")
 def config_command() -> None:
-    """Check, show or find the configuration."""
+    """Check, show or find the configuration, or have it bettered by what was measured."""
 
 
 @config_command.command("check")
@@ -85,6 +85,21 @@ def _show_command(config_file: Path | None, as_json: bool) -> None:
         for key, value in tier.items():
             if key != "name" and value is not None:
                 _output.say(_output.inert(f"tiers[{tier['name']}].{key} = {_shown(value)}"))
+
+
+@config_command.command("suggest")
+@click.option("--apply", is_flag=True, help="Write it into the file; what was there stays beside it as .bak.")
+@common_options
+def _suggest_command(config_file: Path | None, as_json: bool, apply: bool) -> None:
+    """Say what experiments would change in the file, as a diff, each change with its reason in figures.
+
+    Only what intervals tell apart from what is configured: a batch limit at the knee, better threads or
+    splits, a longer context that fits, sleep where waking beats starting, nominal times as measured.
+    """
+    from subcortex import config as configuration
+    from subcortex.cli._suggesting import suggest
+
+    suggest(load_config(config_file), configuration.find(config_file), apply=apply, as_json=as_json)
 
 
 def _masked(name: str, text: str) -> str:

@@ -50,13 +50,18 @@ class Finding:
 
     Args:
         answer: As it was found.
-        run_id: The run that found it.
+        run_id: The run that found it; None for what an engine said when it started as configured.
         fact_ids: What it became in the journal.
     """
 
     answer: Answer
-    run_id: str
+    run_id: str | None
     fact_ids: tuple[str, ...] = ()
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """The run, if there is one, as a suggestion has it."""
+        return () if self.run_id is None else (self.run_id,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +105,7 @@ class _Draft:
         old = self.now(key)
         if key in self.found or old == new:
             return
-        self.found[key] = Suggestion(
-            self.tier.name, key, old, new, reason, (finding.run_id,), finding.fact_ids
-        )
+        self.found[key] = Suggestion(self.tier.name, key, old, new, reason, finding.run_ids, finding.fact_ids)
 
     def add_flags(self, flags: list[str], reason: str, finding: Finding) -> None:
         """Flags are one key: what several findings say of them comes together."""
@@ -111,7 +114,7 @@ class _Draft:
             self.add("flags", flags, reason, finding)
             return
         reason = f"{before.reason} {reason}"
-        runs = tuple(dict.fromkeys((*before.run_ids, finding.run_id)))
+        runs = tuple(dict.fromkeys((*before.run_ids, *finding.run_ids)))
         facts = tuple(dict.fromkeys((*before.fact_ids, *finding.fact_ids)))
         self.found["flags"] = Suggestion(self.tier.name, "flags", before.old, flags, reason, runs, facts)
 
