@@ -12,8 +12,8 @@ An answer speaks of the tier that it names. Its ``details`` are read by these na
                                      interval's ends
 ===================================  =====================================================================
 
-An answer whose own ``quantity`` is ``ttft``, ``tpot``, ``start_time``, ``restart_time`` or ``wake_time``
-counts as well, with its interval.
+An answer whose own ``quantity`` is ``ttft`` or ``tpot``, with ``concurrency`` 1 in its details, or
+``start_time``, ``restart_time`` or ``wake_time`` without an ``arm`` there, counts as well, with its interval.
 """
 
 from __future__ import annotations
@@ -254,7 +254,7 @@ def _seconds(findings: Sequence[Finding], quantity: str) -> _Seconds | None:
     """Return the newest answer about a time of one request alone."""
     for one in findings:
         answer = one.answer
-        if answer.quantity != quantity or answer.details.get("concurrency", 1) != 1:
+        if answer.quantity != quantity or not _as_configured(answer):
             continue
         factor = _SECONDS.get(answer.unit or "")
         figures = [_number(figure) for figure in (answer.value, answer.low, answer.high)]
@@ -262,6 +262,13 @@ def _seconds(findings: Sequence[Finding], quantity: str) -> _Seconds | None:
             value, low, high = (figure * factor for figure in figures if figure is not None)
             return _Seconds(value, low, high, one)
     return None
+
+
+def _as_configured(answer: Answer) -> bool:
+    """Return whether a time is the tier's own: not of an arm that it is not, nor under load."""
+    if answer.quantity in ("ttft", "tpot"):
+        return answer.details.get("concurrency") == 1
+    return "arm" not in answer.details
 
 
 def _in_details(findings: Sequence[Finding], name: str) -> _Seconds | None:

@@ -106,6 +106,8 @@ def test_flags_of_several_findings_come_together():
 
 def _time(quantity: str, value: float, spread: float = 0.1, **more: Any) -> Answer:
     low, high = value * (1 - spread), value * (1 + spread)
+    if quantity in ("ttft", "tpot"):
+        more = {"details": {"concurrency": 1}, **more}
     return answer(quantity, unit="s", value=value, low=low, high=high, **more)
 
 
@@ -129,7 +131,7 @@ def test_what_a_person_said_of_sleep_stays(said):
 
 def test_nominal_figures_are_replaced_by_measured_ones():
     given = config_of(LLAMA, nominal_ttft_s=0.2, nominal_tpot_s=0.021, nominal_load_s=60.0)
-    ttft = answer("ttft", unit="ms", value=51.26, low=50.0, high=53.0)
+    ttft = answer("ttft", unit="ms", value=51.26, low=50.0, high=53.0, details={"concurrency": 1})
     found = found_in(given, ttft, _time("tpot", 0.02), _time("start_time", 9.0), _time("restart_time", 1.234))
     assert {key: (one.old, one.new) for key, one in found.items()} == {
         "nominal_ttft_s": (0.2, 0.0513),
@@ -141,7 +143,9 @@ def test_nominal_figures_are_replaced_by_measured_ones():
 def test_nominal_figures_are_of_one_request_alone_and_conclusive():
     loaded = _time("tpot", 0.5, details={"concurrency": 16})
     unsure = _time("ttft", 0.5, outcome="inconclusive")
-    assert found_in(config_of(LLAMA), loaded, unsure) == {}
+    other = _time("tpot", 0.5, details={"form": "fp8"})
+    cold = _time("restart_time", 60.0, details={"arm": "cold"})
+    assert found_in(config_of(LLAMA), loaded, unsure, other, cold) == {}
     details = answer(details={"ttft_s": 0.1, "ttft_s_low": 0.09, "ttft_s_high": 0.11, "load_s": 2.0})
     found = found_in(config_of(LLAMA, nominal_ttft_s=0.105), details)
     assert {key: one.new for key, one in found.items()} == {"nominal_load_s": 2.0}
