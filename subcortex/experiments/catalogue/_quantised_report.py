@@ -118,69 +118,76 @@ def _boot(samples: Mapping[str, Sequence[Sample]], tier: VllmTier, boot: Boot) -
     )
 
 
-def _compared(samples: Mapping[str, Sequence[Sample]], tier: VllmTier, boot: Boot) -> list[Answer]:
-    rows = (
-        ("tpot", "tpot_ratio", "ms a token for one request alone"),
-        ("window", "speed_ratio", f"tokens/s for {boot.concurrency} requests at once"),
-        (
-            "weights",
-            "memory_ratio",
-            "MiB of weights, all ranks together",
-        ),
-        ("taken", "memory_taken_ratio", "MiB in all, the KV pool included"),
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One figure of a boot: its metric, what it is called alone and as a ratio, unit, and what it is of."""
+
+    metric: str
+    alone: str
+    ratio: str
+    unit: str
+    of: str
+    exact: bool = False
+
+
+def _rows(boot: Boot) -> tuple[_Row, ...]:
+    many = f"for {boot.concurrency} requests at once"
+    ranks = "all ranks together"
+    return (
+        _Row("tpot", "tpot", "tpot_ratio", "ms", "a token for one request alone"),
+        _Row("window", "speed", "speed_ratio", "tokens/s", many),
+        _Row("weights", "weights_size", "memory_ratio", "MiB", f"of weights, {ranks},", exact=True),
+        _Row("kv pool", "kv_cache", "kv_cache_ratio", "MiB", f"for the KV pool, {ranks},", exact=True),
     )
-    return [
-        found
-        for metric, quantity, words in rows
-        if (found := _ratio(samples.get(metric, ()), metric, quantity, words, tier, boot)) is not None
-    ]
 
 
-def _ratio(
-    samples: Sequence[Sample], metric: str, quantity: str, words: str, tier: VllmTier, boot: Boot
-) -> Answer | None:
-    fp8 = [one.value for one in samples if one.arm == "fp8" and not one.throttled]
-    plain = [one.value for one in samples if one.arm == "plain" and not one.throttled]
-    if not fp8:
-        return None
+def _compared(samples: Mapping[str, Sequence[Sample]], tier: VllmTier, boot: Boot) -> list[Answer]:
+    found = [_figure(samples.get(row.metric, ()), row, tier, boot) for row in _rows(boot)]
+    return [one for one in found if one is not None]
+
+
+def _figure(samples: Sequence[Sample], row: _Row, tier: VllmTier, boot: Boot) -> Answer | None:
+    """Return a figure in FP8 against the same as it is, or alone where nothing else was booted."""
+    fp8, plain = ([s.value for s in samples if s.arm == arm and not s.throttled] for arm in FORMS)
     one, other = median(fp8), median(plain)
-    assert one is not None
-    unit = words.split(" ")[0]
-    rest = words[len(unit) :]
+    if one is None:
+        return None
     if other is None or other.value <= 0:
         return Answer(
-            quantity=metric if metric in ("tpot",) else {"window": "speed"}.get(metric, "vram"),
+            quantity=row.alone,
             about=about(tier),
-            unit={"window": "tokens/s", "tpot": "ms"}.get(metric, "MiB"),
+            unit=row.unit,
             outcome="measured",
-            statement=f"{about(tier)} {FORMS['fp8']} at TP={boot.size}: {one.said(unit)}{rest}.",
+            statement=(
+                f"{about(tier)} {FORMS['fp8']} at TP={boot.size} comes to {one.said(row.unit)} "
+                f"{row.of.rstrip(',')}."
+            ),
             value=one.value,
             low=one.low,
             high=one.high,
             n=one.n,
-            series=metric,
+            series=row.metric,
             tier=tier.name,
             gap_kind=_KIND,
             details={"form": "fp8", "size": boot.size},
         )
-    exact = metric in ("weights", "taken")
-    low, high, outcome = (None, None, "measured") if exact else _apart(fp8, plain)
+    low, high, outcome = (None, None, "measured") if row.exact else _apart(fp8, plain)
     value = one.value / other.value
     between = f" ({written(low)} to {written(high)})" if low is not None and high is not None else ""
     return Answer(
-        quantity=quantity,
+        quantity=row.ratio,
         about=about(tier),
         unit="x",
         outcome=outcome,
         statement=(
-            f"{about(tier)} at TP={boot.size} comes to {one.said(unit)}{rest} in FP8 "
-            f"against {other.said(unit)} as it is: {written(value)} times as much{between}; one boot of each."
+            f"{about(tier)} at TP={boot.size} comes to {one.said(row.unit)} {row.of} in FP8, against "
+            f"{other.said(row.unit)} as it is: {written(value)} times as much{between}; one boot of each."
         ),
         value=value,
         low=low,
         high=high,
         n=min(one.n, other.n),
-        series=metric,
+        series=row.metric,
         tier=tier.name,
         gap_kind=_KIND,
         details={"size": boot.size, "fp8": one.value, "plain": other.value},
@@ -209,7 +216,10 @@ def _noticed(table: Sequence[Splits]) -> list[str]:
     alone = [(one.model, form) for one in table for form, sizes in one.legal.items() if sizes == (1,)]
     if alone:
         named = [f"{model_name(model)} as {form}" for model, form in alone]
-        words.append(f"One GPU alone can serve {_listed(named)}.")
+        words.append(
+            f"At these widths one GPU alone can serve {_listed(named)}; a checkpoint that its maker has "
+            "widened is another shape."
+        )
     return words
 
 
