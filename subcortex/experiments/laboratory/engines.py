@@ -100,7 +100,8 @@ class WarmEngines:
         progress = Progress()
         progress.listeners.append(lambda text: say(f"{tier.name}: {text}"))
         began_s = time.monotonic()
-        facts = {"tier": tier.name, "settings": tier.model_dump(mode="json", exclude_defaults=True)}
+        settings = {"engine": tier.engine, **tier.model_dump(mode="json", exclude_defaults=True)}
+        facts = {"tier": tier.name, "settings": settings}
         try:
             await engine.start(progress)
         except SubcortexError as error:

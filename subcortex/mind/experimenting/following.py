@@ -1,15 +1,16 @@
 """What follows from a run's report: facts, answers, claims, session, drive. Done again, it changes nothing.
 
 All that goes on the board and into the session is one transaction: a killed process leaves the run
-``measured`` with nothing of it, or with all of it. The file and the drive come after it, each only if it is
-still to be done; the run is ``settled`` last.
+``measured`` with nothing of it, or with all of it. File, starts of engines and drive come after it,
+each only if it is still to be done; the run is ``settled`` last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from subcortex import hardware
 from subcortex.config import Config
 from subcortex.drives import Level
 from subcortex.errors import InvalidRequest
@@ -18,6 +19,7 @@ from subcortex.experiments.consequences.surprises import Moved as Learned
 from subcortex.experiments.consequences.surprises import moved_by
 from subcortex.experiments.experiment import Answer, Experiment, Inquiry
 from subcortex.experiments.forms import inquiry_from_json, report_from_json
+from subcortex.hardware import Hardware
 from subcortex.journal.board import Gap, question_kind
 from subcortex.journal.diary import Diary, board, board_queries, experiments, sessions
 from subcortex.journal.diary import drives as kept
@@ -28,8 +30,11 @@ from subcortex.journal.diary.experiment_records import RunRecord
 from subcortex.journal.diary.session_records import EntryKind, SessionRecord
 from subcortex.journal.sessions import DriveLevel, SessionText, compose, file_name, parse, rate, read
 from subcortex.mind.agent.notebook import GAP, file_away, recorder_of, written
+from subcortex.mind.boots import Predict
 from subcortex.mind.experimenting import writeup
 from subcortex.mind.experimenting.matching import answer_to, concerns, is_conclusive
+from subcortex.mind.experimenting.trial_boots import keep_boots
+from subcortex.mind.foresight import foresight
 from subcortex.mind.headings import LEARN, LEFT, MINE
 from subcortex.mind.keeping import DriveKeeper, Moved
 from subcortex.types import Depth
@@ -71,6 +76,8 @@ def follow(
     *,
     keeper: DriveKeeper | None = None,
     experiment: Experiment | None = None,
+    predict: Predict | None = None,
+    look: Callable[[], Hardware] = hardware.detect,
 ) -> Followed:
     """Have everything follow from a run's report that is not there yet.
 
@@ -80,6 +87,8 @@ def follow(
         run_id: A run that is measured, or settled.
         keeper: The drives, if they are at hand.
         experiment: The run's, if it is not the catalogue's.
+        predict: Foretells what a tier takes, so that the planner learns from the run's starts of engines.
+        look: Returns the machine that they were on.
 
     Raises:
         InvalidRequest: There is no such run, or it has no report.
@@ -107,6 +116,7 @@ def follow(
     not_filed = file_away(session, config.resolve(config.journal.sessions_dir))
     moved = None
     if run.state == "measured":
+        keep_boots(diary, run, predict or foresight(config), look)
         moved = _told(diary, keeper, session)
         run = experiments.settled(diary, run.id, session.id)
     return Followed(
