@@ -13,6 +13,7 @@ from subcortex.experiments.catalogue.peer_trust import PeerTrust
 from subcortex.experiments.catalogue.quantisation_tp import QuantisationTp
 from subcortex.experiments.catalogue.saturation import Saturation
 from subcortex.experiments.catalogue.split_answers import SplitAnswers
+from subcortex.experiments.catalogue.split_modes import SplitModes
 from subcortex.experiments.catalogue.startup import Startup
 from subcortex.experiments.catalogue.tp_overhead import TpOverhead
 from subcortex.experiments.experiment import Experiment
@@ -27,6 +28,7 @@ CATALOGUE: tuple[Experiment, ...] = (
     JointServing(),
     IdleAndSwap(),
     QuantisationTp(),
+    SplitModes(),
     LoadTime(),
     Saturation(),
     SplitAnswers(),

@@ -40,7 +40,7 @@ WEIGHTS = st.lists(st.floats(1e-3, 1.0), min_size=6, max_size=6)
 
 @given(WEIGHTS, WEIGHTS, st.integers(1, 6))
 def test_lumping_never_makes_it_more_and_never_negative(p, q, kept):
-    def told(weights, n):
+    def told(weights: list[float], n: int) -> dict[str, float]:
         shares = {f"t{i}": log(weight / sum(weights)) for i, weight in enumerate(weights)}
         return dict(sorted(shares.items(), key=lambda one: -one[1])[:n])
 
