@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from pydantic import ValidationError
@@ -29,10 +29,15 @@ from subcortex.types import (
     YieldRequest,
 )
 
+if TYPE_CHECKING:
+    from subcortex.journal.diary.experiment_records import RunRecord
+
 _Answer = TypeVar("_Answer")
 
 #: What needs no model is answered at once or not at all; seconds.
 _CONTROL_S = 10.0
+#: Asking for experiments has interpreters and tools asked what they are, the first time; seconds.
+_ASKING_S = 300.0
 #: Stopping waits for engines to end; seconds.
 _STOP_S = 120.0
 
@@ -138,6 +143,69 @@ class Client:
         """Take back every GPU that was left to others."""
         return Status.model_validate_json(self._control("DELETE", "/v1/yield"))
 
+    def run_experiments(
+        self,
+        names: Sequence[str],
+        *,
+        subject: str | None = None,
+        minutes: float | None = None,
+        again: bool = False,
+    ) -> list[RunRecord]:
+        """Have experiments run, and return their runs at once; what is known already is returned as it is.
+
+        Args:
+            names: Of experiments, done in this order; ``["next"]``: the one that is worth most, if any is.
+            subject: Only of this tier, or of ``machine``.
+            minutes: What each may take.
+            again: Measure anew what is known.
+
+        Raises:
+            InvalidRequest: There is no such experiment or subject, or it is not applicable here.
+            DaemonUnreachable: No daemon is up and none could be started.
+        """
+        import json
+
+        asked = {"names": "next" if list(names) == ["next"] else list(names), "subject": subject}
+        body = json.dumps({**asked, "minutes": minutes, "again": again}).encode()
+        if self.config.daemon.autostart and not self._transport.reachable():
+            self._ensure_daemon()
+        found = self._transport.call("POST", "/v1/experiments", body, timeout_s=_ASKING_S)
+        return [_run(run) for run in json.loads(found)["runs"]]
+
+    def open_experiments(self) -> list[RunRecord]:
+        """Return the runs that are not over, in the order that they were asked for."""
+        import json
+
+        return [_run(run) for run in json.loads(self._control("GET", "/v1/experiments"))["runs"]]
+
+    def cancel_experiment(self, run_id: str) -> RunRecord:
+        """Give a run up, by its id or a beginning of it; returns when its processes are gone.
+
+        Raises:
+            InvalidRequest: There is no such run, or it is over already.
+        """
+        import json
+
+        path = f"/v1/experiments/{quote(run_id, safe='')}"
+        return _run(json.loads(self._transport.call("DELETE", path, timeout_s=_STOP_S))["run"])
+
+    def watch_experiment(self, run_id: str) -> Generator[RunRecord, None, None]:
+        """Yield a run as it is, then each change, until it is over or the daemon stops.
+
+        Raises:
+            InvalidRequest: There is no such run.
+            DaemonUnreachable: None answers, or it died.
+        """
+        path = f"/v1/experiments/{quote(run_id, safe='')}/events"
+        with closing(self._transport.lines("GET", path)) as lines:
+            for line in lines:
+                if "end" in line:
+                    return
+                if "error" in line:
+                    raise from_wire(line["error"])
+                yield _run(line["run"])
+        raise self._transport.broken()
+
     def stop(self) -> None:
         """Ask the daemon to stop its engines and itself, and wait until it has."""
         try:
@@ -220,6 +288,14 @@ def _yield_request(for_s: float | None, gpus: list[int] | None) -> YieldRequest:
             hint="A time in seconds, a year at most; GPUs by NVML's index, or None for all.",
             param=name,
         ) from None
+
+
+def _run(data: dict[str, Any]) -> RunRecord:
+    from pydantic import TypeAdapter
+
+    from subcortex.journal.diary.experiment_records import RunRecord
+
+    return TypeAdapter(RunRecord).validate_python(data)
 
 
 def _event(line: dict[str, Any]) -> Chunk | Notice | Thought:

@@ -8,7 +8,7 @@ import os
 
 from aiohttp import web
 
-from subcortex.daemon import fleet_routes, openai_routes
+from subcortex.daemon import experiment_routes, fleet_routes, openai_routes
 from subcortex.daemon.keys import MIND, SERVICE, Service
 from subcortex.daemon.replies import errors_as_json, read_json, refuse_browsers, validated
 from subcortex.errors import InvalidRequest, SubcortexError
@@ -32,6 +32,7 @@ def build(mind: Subcortex, service: Service) -> web.Application:
             web.get("/v1/logs/{tier}", _logs),
             web.post("/v1/stop", _stop),
             *fleet_routes.ROUTES,
+            *experiment_routes.ROUTES,
             *openai_routes.ROUTES,
         ]
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Any, TypeVar
@@ -27,6 +27,8 @@ from subcortex.mind.experimenting.room import Shortage, gpus_of, shortage, toget
 from subcortex.mind.experimenting.turns import Turn, batch_of, in_turn, is_lost, may_begin, needs_of
 from subcortex.mind.experimenting.windows import Windows
 from subcortex.mind.experimenting.worker import COMMAND, Worker
+
+__all__ = ["COMMAND", "HOLDER", "Experimenting", "Pace", "spent_today"]
 
 #: Whom the fleet lends to.
 HOLDER = "an experiment"
@@ -183,14 +185,16 @@ class Experimenting:
             JournalError: The database cannot be written.
         """
 
-        def put(diary: Diary) -> list[RunRecord]:
-            # Imported here, in a thread: it brings all experiments with it, and few daemons are asked.
-            from subcortex.mind.experimenting import asking
+        asking, scene = await asyncio.to_thread(_asking, self._config)
 
-            if names is not None:
-                return asking.ask(diary, self._config, names, subject=subject, minutes=minutes, again=again)
-            run = asking.ask_next(diary, self._config, asked_by, minutes=minutes)
-            return [run] if run is not None else []
+        def put(diary: Diary) -> list[RunRecord]:
+            if names is None:
+                run = asking.ask_next(diary, self._config, asked_by, minutes=minutes, scene=scene)
+                return [run] if run is not None else []
+            found: list[RunRecord] = asking.ask(
+                diary, self._config, names, subject=subject, minutes=minutes, again=again, scene=scene
+            )
+            return found
 
         found = await self._with_diary(put)
         self.open_runs += 1
@@ -221,7 +225,7 @@ class Experimenting:
         """Return the runs that are not over, in the order that they were asked for."""
         return await self._with_diary(lambda diary: experiments.runs(diary, states=OPEN_STATES))
 
-    async def watch(self, run_id: str) -> AsyncIterator[RunRecord]:
+    async def watch(self, run_id: str) -> AsyncGenerator[RunRecord, None]:
         """Yield a run as it is, then each change of its state or progress, until it is over.
 
         What has been measured and cannot be followed up is over as well. Ends early when the daemon stops.
@@ -497,6 +501,17 @@ class Experimenting:
                 return await asyncio.to_thread(done)
 
         return await asyncio.shield(asyncio.create_task(alone()))
+
+
+def _asking(config: Config) -> tuple[Any, Any]:
+    """Return what asks for runs, and the scene; takes seconds the first time, so in a thread.
+
+    Imported here: it brings all experiments with it, and few daemons are asked.
+    """
+    from subcortex.experiments.laboratory.surroundings import scene_of
+    from subcortex.mind.experimenting import asking
+
+    return asking, scene_of(config)
 
 
 def spent_today(diary: Diary) -> float:

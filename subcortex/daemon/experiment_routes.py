@@ -1,0 +1,116 @@
+"""Routes about experiments: asking for runs, watching them, giving them up. Names go in, never paths."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import aclosing
+from functools import cache
+from typing import Annotated, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from subcortex.daemon.keys import MIND, SERVICE
+from subcortex.daemon.replies import read_json, validated
+from subcortex.errors import InvalidRequest, SubcortexError
+from subcortex.journal.diary.experiment_records import RunRecord
+
+_Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+#: A day.
+_MOST_MINUTES = 1440.0
+
+
+class ExperimentRequest(BaseModel):
+    """What ``subcortex experiments run`` asks.
+
+    Args:
+        names: Of experiments, done in this order; ``next``: the one that is worth most.
+        subject: Only of this tier, or of ``machine``; None: of all that they can be asked of.
+        minutes: What each may take; None: as long as such a one does.
+        again: Measure anew what is known for this very machine.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    names: Literal["next"] | Annotated[list[_Name], Field(min_length=1, max_length=32)]
+    subject: str | None = Field(default=None, min_length=1, max_length=200)
+    minutes: float | None = Field(default=None, gt=0.0, le=_MOST_MINUTES)
+    again: bool = False
+
+
+async def _ask(request: web.Request) -> web.Response:
+    asked = validated(ExperimentRequest, await read_json(request))
+    if asked.names == "next" and asked.subject is not None:
+        raise InvalidRequest("next has no subject: it is whatever is worth most", param="subject")
+    names = None if asked.names == "next" else list(dict.fromkeys(asked.names))
+    runs = await request.app[MIND].experimenting.ask(
+        names, subject=asked.subject, minutes=asked.minutes, again=asked.again
+    )
+    return _reply({"runs": [_plain(run) for run in runs]})
+
+
+async def _open(request: web.Request) -> web.Response:
+    """List the runs that are not over, and why those wait that do."""
+    experimenting = request.app[MIND].experimenting
+    runs = await experimenting.runs()
+    waits = {run.id: experimenting.waits[run.id] for run in runs if run.id in experimenting.waits}
+    return _reply({"runs": [_plain(run) for run in runs], "waits": waits})
+
+
+async def _cancel(request: web.Request) -> web.Response:
+    run = await request.app[MIND].experimenting.cancel(request.match_info["id"])
+    return _reply({"run": _plain(run)})
+
+
+async def _events(request: web.Request) -> web.StreamResponse:
+    """Tell of a run until it is over; the last line says how it ended."""
+    service, experimenting = request.app[SERVICE], request.app[MIND].experimenting
+    # Who asks for a run that is not there hears it as an error, not as a stream.
+    run = await experimenting.run(request.match_info["id"])
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    telling = asyncio.create_task(_tell(request, response, run))
+    service.listening.add(telling)
+    try:
+        await telling
+    finally:
+        telling.cancel()
+        service.listening.discard(telling)
+    return response
+
+
+async def _tell(request: web.Request, response: web.StreamResponse, run: RunRecord) -> None:
+    experimenting = request.app[MIND].experimenting
+    last: dict[str, object]
+    try:
+        async with aclosing(experimenting.watch(run.id)) as changes:
+            async for run in changes:
+                line = {"run": _plain(run), "waits": experimenting.waits.get(run.id)}
+                await response.write(json.dumps(line).encode() + b"\n")
+        last = {"end": run.state}
+    except SubcortexError as error:
+        last = {"error": error.to_wire()}
+    await response.write(json.dumps(last).encode() + b"\n")
+    await response.write_eof()
+
+
+ROUTES = [
+    web.post("/v1/experiments", _ask),
+    web.get("/v1/experiments", _open),
+    web.get("/v1/experiments/{id}/events", _events),
+    web.delete("/v1/experiments/{id}", _cancel),
+]
+
+
+def _reply(value: dict[str, object]) -> web.Response:
+    return web.Response(body=json.dumps(value).encode(), content_type="application/json")
+
+
+def _plain(run: RunRecord) -> object:
+    return _runs().dump_python(run, mode="json")
+
+
+@cache
+def _runs() -> TypeAdapter[RunRecord]:
+    return TypeAdapter(RunRecord)
