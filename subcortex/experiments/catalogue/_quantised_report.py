@@ -55,9 +55,12 @@ def report(
     own = about(tier)
     first = next((one for one in table if one.model == own), table[0])
     booted = [one for one in samples.get("boot", ()) if one.arm == "fp8"]
-    answers = [_legal(first, boot.size, tier, table)]
+    figures = _compared(samples, tier, boot)
+    # What was asked for comes first; where no boot could tell it, the table does.
+    answers = [one for one in figures if one.quantity == "speed_ratio"]
+    answers.append(_legal(first, boot.size, tier, table))
     answers += [_boot(samples, tier, boot)] if booted or boot.refused else []
-    answers += _compared(samples, tier, boot)
+    answers += [one for one in figures if one.quantity != "speed_ratio"]
     answers += [_legal(one, max(2, boot.size), None, ()) for one in table if one is not first]
     return Report(
         answers=tuple(answers),

@@ -6,7 +6,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
@@ -158,16 +158,14 @@ class _Round:
         files = weight_files(self.lab.scene.config, self.tier)
         if made_up(self.tier):
             return True
-        share: float | None = None
-        with suppress(OSError):
-            await asyncio.to_thread(pagecache.drop, files)
-            share = await asyncio.to_thread(pagecache.cached_share, files)
-        if share is None or share > 0.05:
+        share = await pagecache.forget(files) if files else None
+        cold = share is not None and share <= pagecache.COLD_SHARE
+        if not cold:
             left = "nobody can tell how much" if share is None else f"{share:.0%} of them"
             self.noticed.append(
                 f"{about(self.tier)} has not been started cold: its files stayed in memory, {left}."
             )
-        return share is not None and share <= 0.05
+        return cold
 
     async def _life(self, tier: LocalTier, start: str) -> None:
         """Start the engine, measure it, and stop it."""
@@ -245,6 +243,10 @@ class _Round:
         """Keep what is held in a state: of the cards since before the start, or of the host."""
         now = await settled(engine, self.gpus)
         gpus = now.less(self.before)
+        if len(gpus) < len(self.gpus):
+            words = f"The driver does not tell what is in use of the GPUs of {about(self.tier)}."
+            self.noticed += [] if words in self.noticed else [words]
+            return
         value = sum(gpus) if self.gpus else now.host_mib
         host_as = "PSS" if now.whole else "RSS"
         self.lab.sample(

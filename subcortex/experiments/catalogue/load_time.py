@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -34,9 +33,6 @@ from subcortex.experiments.statistics import abba, paired, verdict
 
 #: Blocks at least and at most; a block is every arm twice.
 BLOCKS, MOST_BLOCKS = 3, 6
-#: More of a file than this still in memory is no cold start.
-_COLD_SHARE = 0.05
-_TRIES, _AGAIN_S = 3, 0.2
 _MMAP_FLAGS = ("--mmap", "--no-mmap", "--load-mode")
 _STRATEGY = "--safetensors-load-strategy"
 #: How each engine is told; llama.cpp has two spellings, of which a build takes one.
@@ -194,14 +190,9 @@ class _Loads:
 
     async def _forgotten(self) -> bool:
         """Have the system forget the files, and return whether it did."""
-        share = None
-        for _ in range(_TRIES):
-            with suppress(OSError):
-                await asyncio.to_thread(pagecache.drop, self.files)
-                share = await asyncio.to_thread(pagecache.cached_share, self.files)
-            if share is not None and share <= _COLD_SHARE:
-                return True
-            await asyncio.sleep(_AGAIN_S)
+        share = await pagecache.forget(self.files)
+        if share is not None and share <= pagecache.COLD_SHARE:
+            return True
         left = "nobody can tell how much of them" if share is None else f"{share:.0%} of them"
         self.noticed.append(
             f"The files of {about(self.tier)} could not be dropped from memory: {left} stayed. "

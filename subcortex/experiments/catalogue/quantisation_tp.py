@@ -153,8 +153,8 @@ async def _measured(lab: Lab, tier: VllmTier, arm: str) -> float:
     async with lab.engine(tier) as served:
         lab.sample("boot", served.boot_s, "s", arm=arm)
         now = await settled(served.engine, gpus)
-        taken_mib = sum(now.less(before)) if gpus else now.host_mib
-        lab.sample("taken", taken_mib, "MiB", arm=arm)
+        if len(now.gpus) == len(gpus):
+            lab.sample("taken", sum(now.less(before)) if gpus else now.host_mib, "MiB", arm=arm)
         for name, value in _said(served).items():
             lab.sample(name, value, "MiB", arm=arm)
         await _speeds(lab, served, arm)

@@ -7,11 +7,18 @@ or may write; of others it says that all is there.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+#: More of a file than this still in memory is no cold start.
+COLD_SHARE = 0.05
+#: A process that has just ended may have pages mapped for a moment yet.
+_TRIES, _AGAIN_S = 3, 0.2
 
 
 def cached_share(files: Iterable[Path]) -> float | None:
@@ -42,6 +49,19 @@ def drop(files: Iterable[Path]) -> None:
             os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(handle)
+
+
+async def forget(files: Sequence[Path]) -> float | None:
+    """Have the system forget files, a few times if need be; return the share that stayed, None if unknown."""
+    share = None
+    for _ in range(_TRIES):
+        with suppress(OSError):
+            await asyncio.to_thread(drop, files)
+            share = await asyncio.to_thread(cached_share, files)
+        if share is not None and share <= COLD_SHARE:
+            break
+        await asyncio.sleep(_AGAIN_S)
+    return share
 
 
 def read_through(files: Iterable[Path]) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from subcortex import hardware
 from subcortex.config import VllmTier
 from subcortex.experiments.catalogue import _idle_report, idle_and_swap
 from subcortex.experiments.catalogue.idle_and_swap import IdleAndSwap
-from subcortex.experiments.experiment import Answer, Report
+from subcortex.experiments.experiment import Answer, Report, Scene
 from subcortex.experiments.laboratory.lab import Reading
+from subcortex.hardware import Hardware, with_gpus
 from tests.conftest import ROOT
 from tests.engines import sleepy_server
-from tests.experiments.harness import MemoryKeep, config_for, lab_for, scene_for
+from tests.experiments.harness import MODELS, MemoryKeep, config_for, lab_for, scene_for
 
 HELD_MIB = 200.0
 
@@ -36,6 +41,12 @@ def one_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idle_and_swap, "_QUICK_START_S", 0.0)
 
 
+def llamacpp(folder: Path) -> dict[str, Any]:
+    """Return a tier whose file nobody else has in use: its pages could not be dropped."""
+    file = shutil.copy(MODELS / "fast" / "fast.gguf", folder / "fast.gguf")
+    return {"name": "fast", "engine": "llama.cpp", "model": str(file), "threads": 1, "context_tokens": 1024}
+
+
 def sleeper(folder: Path, *flags: str, **switches: Any) -> dict[str, Any]:
     program = sleepy_server.install(folder / "bin", hold_mib=HELD_MIB, **switches)
     return {
@@ -50,7 +61,7 @@ def sleeper(folder: Path, *flags: str, **switches: Any) -> dict[str, Any]:
 
 
 async def test_llamacpp_holds_memory_while_idle_and_nothing_once_stopped(tmp_path: Path) -> None:
-    report, keep = await run(tmp_path)
+    report, keep = await run(tmp_path, llamacpp(tmp_path))
     idle = answer(report, "ram")
     assert idle.about == "fast"
     assert idle.value is not None
@@ -72,7 +83,7 @@ async def test_llamacpp_holds_memory_while_idle_and_nothing_once_stopped(tmp_pat
 
 async def test_a_run_goes_on_where_its_earlier_life_stopped(tmp_path: Path) -> None:
     earlier = [Reading("start", 9.0, "s", arm) for arm in ("cold", "warm", "warm")]
-    report, keep = await run(tmp_path, earlier=earlier)
+    report, keep = await run(tmp_path, llamacpp(tmp_path), earlier=earlier)
     assert len(keep.boots) == 1
     assert answer(report, "start_time").value == 9.0
     assert answer(report, "restart_time").n == 3
@@ -101,8 +112,66 @@ async def test_asleep_it_gives_back_what_it_held(tmp_path: Path) -> None:
     }
 
 
+class Cards:
+    """Two H200: of each the driver holds 616 MiB, and a folder's processes half of their host memory."""
+
+    def __init__(self, folder: Path, *, told: bool = True) -> None:
+        self._folder = str(folder)
+        self.machine = with_gpus("2x H200 141GB")
+        self._told = told
+
+    def __call__(self) -> Hardware:
+        held = 0.0
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if self._folder in " ".join(process.cmdline()) and "sleepy" in " ".join(process.cmdline()):
+                    held += process.memory_info().rss / 2**20
+        cards = [one.model_copy(update={"memory_used_mib": 616 + held / 2}) for one in self.machine.gpus]
+        return self.machine.model_copy(update={"gpus": tuple(cards) if self._told else ()})
+
+
+async def on_two_cards(folder: Path, cards: Cards, monkeypatch: pytest.MonkeyPatch) -> Report:
+    monkeypatch.setattr(hardware, "detect", cards)
+    monkeypatch.setattr(idle_and_swap, "REPEATS", 1)
+    tier = sleeper(folder) | {"tensor_parallel_size": 2, "sleep_mode": None}
+    scene = Scene(config_for(folder, tier), cards.machine)
+    inquiry = IdleAndSwap().inquiries(scene)[0]
+    assert inquiry.needs.gpus == 2
+    async with lab_for(scene) as (lab, _):
+        return await IdleAndSwap().run(lab, inquiry)
+
+
 @pytest.mark.usefixtures("one_restart")
-async def test_made_up_weights_tell_what_level_2_keeps_and_that_nobody_wakes_from_it(tmp_path: Path) -> None:
+async def test_on_cards_it_counts_what_came_on_top_of_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = await on_two_cards(tmp_path, Cards(tmp_path), monkeypatch)
+    idle, asleep = answer(report, "vram"), answer(report, "asleep_memory")
+    assert idle.value is not None
+    assert asleep.value is not None
+    assert HELD_MIB < idle.value < HELD_MIB + 200
+    assert idle.value - asleep.value == pytest.approx(HELD_MIB, abs=20)
+    assert idle.details["idle_mib_a_gpu"] == [pytest.approx(idle.value / 2, abs=10)] * 2
+    assert idle.details["stopped_mib"] == pytest.approx(0.0, abs=1)
+    assert "MiB a GPU" in idle.statement
+    assert "of host memory" in asleep.statement
+
+
+async def test_a_driver_that_says_nothing_is_no_card_that_holds_nothing(tmp_path: Path) -> None:
+    tier = VllmTier(name="deep", model="owner/model")
+    async with lab_for(scene_for(config_for(tmp_path))) as (lab, keep):
+        round_ = idle_and_swap._Round(lab, tier, (30, 31))
+        await round_._look("idle", None)
+        await round_._look("stopped", None)
+    assert keep.kept == []
+    assert len([words for words in round_.noticed if "does not tell" in words]) == 1
+
+
+@pytest.mark.usefixtures("one_restart")
+async def test_made_up_weights_tell_what_level_2_keeps_and_that_nobody_wakes_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle_and_swap, "REPEATS", 1)
     tier = sleeper(tmp_path, "--load-format", "dummy", fail_reload=True)
     report, keep = await run(tmp_path, tier)
     details = report.answers[0].details

@@ -99,7 +99,7 @@ async def test_a_file_that_stays_in_memory_gives_no_cold_figure(
     own_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(load_time, "MOST_BLOCKS", 1)
-    monkeypatch.setattr(load_time, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(pagecache, "_AGAIN_S", 0.0)
     monkeypatch.setattr(pagecache, "drop", lambda files: None)
     tier = {
         "name": "fast",
