@@ -83,9 +83,23 @@ async def _serve(config: Config, ready_fd: int | None) -> None:
                 log.info("ready", pid=os.getpid(), socket=str(config.socket_path), tcp=config.daemon.tcp)
                 _tell(ready_fd, {"ready": os.getpid()})
                 supervisor.tell("READY=1")
+                looking_back = asyncio.create_task(_look_back(config))
                 await _until_stopped(mind, service)
+                looking_back.cancel()
                 supervisor.tell("STOPPING=1")
                 log.info("stopping")
+
+
+async def _look_back(config: Config) -> None:
+    """Take back what was measured on another machine than this one is now."""
+    from subcortex.mind.experimenting.expiring import look_back
+
+    log = structlog.get_logger("daemon")
+    try:
+        for fact in await asyncio.to_thread(look_back, config):
+            log.info("expired", fact=fact.id, what=fact.statement, why=fact.expired_why)
+    except SubcortexError as error:
+        log.warning("what was measured could not be looked at", error=error.message)
 
 
 async def _listen(stack: AsyncExitStack, app: web.Application, config: Config) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from subcortex.engines.protocol import Engine
 from subcortex.errors import Cancelled
 from subcortex.fleet import HOST, Fleet, Member, Rules, Timing
 from subcortex.journal import Journal, Recorder, ThoughtStart, inert
+from subcortex.journal.diary import Diary
+from subcortex.journal.diary.board_records import FactRecord
 from subcortex.mind import asked
 from subcortex.mind.boots import BootBook, Machine, Predict
 from subcortex.mind.broadcast import Broadcaster
 from subcortex.mind.changes import changed, standing
-from subcortex.mind.costs import cost_book, remember_swaps
+from subcortex.mind.costs import cost_book, learn_costs, learn_swaps, remember_swaps
 from subcortex.mind.deciding import decide_request
 from subcortex.mind.experimenting.supervisor import Experimenting
 from subcortex.mind.means import Means
@@ -99,8 +102,11 @@ class Subcortex:
             self.fleet,
             thinking=lambda: self.active,
             idle_s=lambda: self.clock.monotonic_s() - self.last_active_s,
+            follow=self._follow,
             clock=self.clock,
         )
+        self._predict = predict
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
     @asynccontextmanager
@@ -128,6 +134,7 @@ class Subcortex:
         journal = Journal.open(config.database_path, durability=config.journal.durability, recorder=recorder)
         try:
             mind = cls(config, journal, create=create, clock=clock, predict=predict, machine=machine)
+            mind._loop = asyncio.get_running_loop()
             mind.experimenting.open()
             mind.fleet.open()
             try:
@@ -335,6 +342,20 @@ class Subcortex:
             )
             for rank, tier in enumerate(self.config.tiers)
         ]
+
+    def _follow(self, diary: Diary, config: Config, run_id: str) -> None:
+        """Have everything follow from a run that is measured, the costs here included; in a thread."""
+        # Imported here: it brings all experiments with it.
+        from subcortex.mind.experimenting.following import follow
+
+        followed = follow(diary, config, run_id, predict=self._predict)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is over, and its books with it
+                self._loop.call_soon_threadsafe(self._learn, followed.facts)
+
+    def _learn(self, facts: Sequence[FactRecord]) -> None:
+        learn_costs(self.costs, self.config, facts)
+        learn_swaps(self.fleet.swaps, self.config, facts)
 
     def _changed(self, tier: str, kind: str, facts: dict[str, Any]) -> None:
         if kind == TierState.READY and facts.get("load_s") is not None:

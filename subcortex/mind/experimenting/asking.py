@@ -12,6 +12,7 @@ from subcortex.experiments.laboratory.surroundings import scene_of
 from subcortex.journal.diary import Diary, experiments
 from subcortex.journal.diary.experiment_records import AskedBy, RunRecord
 from subcortex.mind.experimenting.choosing import Proposal, choose
+from subcortex.mind.experimenting.expiring import expire_changed, recall
 
 #: A run may take so many times what it is expected to, and at least so long; seconds.
 _PATIENCE, _LEAST_S = 3.0, 300.0
@@ -46,6 +47,7 @@ def ask(
     """
     wanted = [catalogue.find(name) for name in names]
     seen = scene or scene_of(config)
+    expire_changed(diary, seen)
     known = experiments.remembered(diary)
     found: dict[str, RunRecord] = {}
     for experiment in wanted:
@@ -72,6 +74,8 @@ def ask_next(
 ) -> RunRecord | None:
     """Have the run that is worth most wait for the machine; None if nothing is worth asking.
 
+    What was measured on another machine is taken back first, and what is known answers who asks it.
+
     Args:
         diary: The journal's database.
         config: Whose drives press, and whose tiers are measured.
@@ -83,7 +87,11 @@ def ask_next(
     Raises:
         JournalError, EmergenceFailed: As ``choosing.choose``.
     """
-    for one in choose(config, diary, scene or scene_of(config)):
+    seen = scene or scene_of(config)
+    expire_changed(diary, seen)
+    proposals = choose(config, diary, seen)
+    recall(diary, proposals)
+    for one in proposals:
         if one.remembered is not None:
             continue
         if most_gpu_minutes is not None and one.gpu_minutes > most_gpu_minutes:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from subcortex.config import Config
 from subcortex.experiments import catalogue
 from subcortex.experiments.experiment import Experiment, Inquiry, Scene
 from subcortex.experiments.forms import digest_of, inquiry_to_json, report_from_json
+from subcortex.experiments.laboratory.surroundings import scene_of
 from subcortex.journal.diary import Diary, board, board_queries, experiments
 from subcortex.journal.diary.board_records import FactRecord, GapRecord
 from subcortex.journal.diary.experiment_records import RunRecord
 from subcortex.mind.experimenting.choosing import Proposal
 from subcortex.mind.experimenting.matching import answer_to
+from subcortex.mind.experimenting.measured import measured_facts
 from subcortex.mind.experimenting.writeup import sentence
 
 
@@ -46,6 +49,21 @@ def expire_changed(
         if why is not None:
             expired += _expire(diary, run, why)
     return expired
+
+
+def look_back(config: Config) -> list[FactRecord]:
+    """Take back what this machine has outgrown, as a daemon does once it is up.
+
+    Looking at the machine takes seconds, and is left out where nothing was ever measured.
+
+    Raises:
+        SubcortexError: The journal takes nothing now, or the machine cannot be looked at.
+    """
+    if not measured_facts(config):
+        return []
+    scene = scene_of(config)
+    with Diary.open(config.database_path, durability=config.journal.durability) as diary:
+        return expire_changed(diary, scene)
 
 
 def why_expired(
