@@ -47,16 +47,29 @@ def series_of(lab: Lab) -> dict[tuple[str, tuple[Any, ...]], list[Reading]]:
     return found
 
 
-def wide(lab: Lab, parts: Sequence[str], fewest: int, target_width: float) -> list[str]:
-    """Return the parts that lack samples, or have a figure whose interval is wide, in the order given."""
+def wide(lab: Lab, parts: Sequence[str], fewest: int, most: int, target_width: float) -> list[str]:
+    """Return the parts to be measured, in the order given.
+
+    Those that lack samples, and those whose headline has a wide interval and may have more samples.
+    """
     seen = series_of(lab)
     there = {_PART_OF[metric] for metric, _ in seen}
     lacking = {
-        _PART_OF[metric]
-        for (metric, _), samples in seen.items()
-        if len(samples) < fewest or not _narrow(samples, target_width)
+        _PART_OF[key[0]]
+        for key, samples in seen.items()
+        if len(samples) < fewest
+        or (_is_headline(key, seen) and len(samples) < most and not _narrow(samples, target_width))
     }
     return [part for part in parts if part not in there or part in lacking]
+
+
+def _is_headline(key: tuple[str, tuple[Any, ...]], seen: Series) -> bool:
+    """Return whether a series is what an answer's value comes from, or may come from."""
+    metric, facts = key
+    if metric != "gemm":
+        return metric in ("memory copy", "peer") or (metric == "host to device" and facts[3])
+    largest = max(keys[1] for name, keys in seen if name == "gemm" and keys[0] == facts[0])
+    return bool(facts[0] in ("bfloat16", "float32") and facts[1] == largest)
 
 
 def _narrow(samples: Sequence[Reading], target_width: float) -> bool:

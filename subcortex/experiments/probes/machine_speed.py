@@ -47,7 +47,7 @@ _GEMM: dict[tuple[str, str], dict[str, tuple[int, ...]]] = {
     },
     ("cuda", "small"): {"float32": (1024,), "bfloat16": (1024, 2048)},
     ("cpu", "full"): {"float32": (512, 1024, 2048), "bfloat16": (512, 1024, 2048)},
-    ("cpu", "small"): {"float32": (256, 512, 1024), "bfloat16": (256, 512)},
+    ("cpu", "small"): {"float32": (256, 512, 1024), "bfloat16": (256,)},
 }
 _COPY_BYTES = {
     ("cuda", "full"): 2**31,
