@@ -51,7 +51,7 @@ class Scale:
 
 
 ON_GPUS = Scale(tokens=256, alone_tokens=64, alone=7, window_s=2.0, most_s=400.0, around=48.0, minutes=6.0)
-ON_CPU = Scale(tokens=64, alone_tokens=64, alone=7, window_s=0.5, most_s=60.0, around=6.0, minutes=1.5)
+ON_CPU = Scale(tokens=64, alone_tokens=160, alone=7, window_s=0.5, most_s=60.0, around=6.0, minutes=1.5)
 #: More at once nobody here asks for; vLLM takes as many unless its flags say less.
 MOST = 256
 #: Slots that llama.cpp is started with: more than configured, so that a knee beyond those shows.
@@ -103,7 +103,7 @@ class Saturation(Experiment):
         async with lab.engine(tier) as served:
             endpoint = await Endpoint.of(served)
             tokens = tokens_of(tier, scale)
-            await _alone(lab, endpoint, tokens, min(tokens, scale.alone_tokens), scale.alone)
+            await _alone(lab, endpoint, tokens, alone_tokens_of(tier, scale), scale.alone)
             limits = Limits(most_of(tier), scale.window_s, scale.most_s)
             end = await _climbed(lab, endpoint, tokens, limits)
         reach = max((int(one.facts["concurrency"]) for one in lab.readings("tok_s")), default=1)
@@ -125,7 +125,8 @@ def as_measured(scene: Scene, tier: LocalTier) -> LocalTier:
     if not isinstance(tier, LlamaCppTier):
         return tier
     slots = max(SLOTS, tier.parallel)
-    context_tokens = max(64, 2 * scale_of(scene, tier).tokens + _SPARE_TOKENS)
+    scale = scale_of(scene, tier)
+    context_tokens = max(64, scale.tokens + max(scale.tokens, scale.alone_tokens) + _SPARE_TOKENS)
     changes = {"parallel": slots, "max_concurrent": max(slots, tier.max_concurrent)}
     return tier.model_copy(update=changes | {"context_tokens": context_tokens})
 
@@ -143,6 +144,13 @@ def tokens_of(tier: LocalTier, scale: Scale) -> int:
     if tier.context_tokens is None:
         return scale.tokens
     return max(2, min(scale.tokens, (tier.context_tokens - _SPARE_TOKENS) // 2))
+
+
+def alone_tokens_of(tier: LocalTier, scale: Scale) -> int:
+    """Return how many tokens an answer alone may have."""
+    if tier.context_tokens is None:
+        return scale.alone_tokens
+    return max(2, min(scale.alone_tokens, tier.context_tokens - _SPARE_TOKENS - tokens_of(tier, scale)))
 
 
 async def climb(
@@ -203,8 +211,12 @@ async def _alone(lab: Lab, endpoint: Endpoint, tokens: int, answer_tokens: int, 
     if len(lab.readings("tpot")) >= number:
         return
     await answer(endpoint, prompt_tokens=tokens, max_tokens=answer_tokens)
-    while len(lab.readings("tpot")) < number:
+    for _ in range(3 * number):
+        if len(lab.readings("tpot")) >= number:
+            return
         found = await answer(endpoint, prompt_tokens=tokens, max_tokens=answer_tokens)
+        if found.tpot_s <= 0:
+            continue  # on a busy CPU it came in one piece, which says nothing of a token's time
         facts: dict[str, Any] = {"prompt_tokens": found.prompt_tokens, "tokens": found.tokens}
         lab.sample("ttft", found.ttft_s, "s", **facts)
         lab.sample("tpot", found.tpot_s, "s", **facts)

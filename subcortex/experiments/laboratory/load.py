@@ -81,6 +81,7 @@ class Timing:
         latency_s: From the request to its last token.
         tokens, prompt_tokens: As the engine counts them.
         itl_s: Between reads that brought tokens, one after the other; of an answer alone.
+        began_s: When the request was sent, on the monotonic clock.
     """
 
     ttft_s: float
@@ -89,6 +90,7 @@ class Timing:
     tokens: int
     prompt_tokens: int
     itl_s: tuple[float, ...] = ()
+    began_s: float = 0.0
 
 
 async def answer(
@@ -298,7 +300,7 @@ def _check(prompt_tokens: int, max_tokens: int) -> None:
 def _timing(found: Streamed, itl_s: tuple[float, ...] = ()) -> Timing:
     ttft_s, latency_s = found.first_s - found.began_s, found.last_s - found.began_s
     tpot_s = (latency_s - ttft_s) / max(1, found.tokens - 1)
-    return Timing(ttft_s, tpot_s, latency_s, found.tokens, found.prompt_tokens, itl_s)
+    return Timing(ttft_s, tpot_s, latency_s, found.tokens, found.prompt_tokens, itl_s, found.began_s)
 
 
 def _prompt(endpoint: Endpoint, tokens: int, rng: random.Random) -> list[int]:
