@@ -48,7 +48,7 @@ def may_begin(run: RunRecord, idle_s: float, quiet_s: float, idle_after_s: float
     """
     soon_s = quiet_s if run.state == "yielded" else 0.0
     needed_s = soon_s if run.asked_by == "person" else idle_after_s
-    return None if idle_s >= needed_s else f"a thought came {idle_s:.0f} s ago, it waits for {needed_s:.0f}"
+    return None if idle_s >= needed_s else f"it waits until no thought has come for {needed_s:g} s"
 
 
 def is_lost(run: RunRecord, alive: Callable[[int, float | None], bool]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from subcortex.experiments import catalogue
@@ -109,7 +110,17 @@ class Probing(Ticks):
         raise AssertionError("it was killed long before")
 
 
-STUBS: tuple[Experiment, ...] = (Ticks(), Served(), Broken(), Endless(), Probing())
+class Hungry(Ticks):
+    """Needs more host memory than there is while tiers are up."""
+
+    number = 95
+    name = "hungry"
+
+    def inquiries(self, scene: Scene) -> Sequence[Inquiry]:
+        return [replace(one, needs=Needs(host_mib=4096.0)) for one in super().inquiries(scene)]
+
+
+STUBS: tuple[Experiment, ...] = (Ticks(), Served(), Broken(), Endless(), Probing(), Hungry())
 
 if __name__ == "__main__":
     from subcortex.experiments.worker.__main__ import main

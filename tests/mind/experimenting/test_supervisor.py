@@ -16,12 +16,13 @@ import pytest
 from subcortex.config import Config, load
 from subcortex.errors import ConfigError, InvalidRequest
 from subcortex.experiments import catalogue
-from subcortex.journal.diary import experiments
+from subcortex.fleet import HOST, Seen
+from subcortex.journal.diary import Diary, experiments
 from subcortex.journal.diary.experiment_records import RunRecord
 from subcortex.mind import Subcortex
 from subcortex.mind.experimenting import supervisor
 from subcortex.mind.experimenting.supervisor import Pace
-from subcortex.types import ThinkRequest
+from subcortex.types import ThinkRequest, TierState
 from tests.conftest import ROOT, write_config
 from tests.experiments.worker.stub import BLOCKS, STUBS
 
@@ -194,6 +195,64 @@ async def test_it_waits_while_the_machine_is_lent_and_goes_on_after(config: Conf
                 await asyncio.sleep(0.02)
         mind.resume()
         assert (await over(mind, run.id)).state == "settled"
+
+
+async def test_for_a_person_tiers_make_room_and_come_back(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with minded(config) as mind:
+        await tiers_are(mind, TierState.READY)
+
+        async def look() -> Seen:
+            return Seen(free={HOST: 1024.0 if mind.fleet.up_on(None) else 8192.0})
+
+        monkeypatch.setattr(mind.fleet, "look", look)
+        (run,) = await mind.experimenting.ask(["hungry"])
+        await sampled(mind, run.id)
+        assert set(mind.fleet.states().values()) == {TierState.STOPPED}
+        # Who thinks now has them back at once, and the run waits for its room again.
+        assert (await mind.think(thought())).text
+        assert (await over(mind, run.id)).state == "settled"
+        await tiers_are(mind, TierState.READY)
+
+
+async def test_what_finds_no_room_even_so_is_a_failure_and_only_a_person_may_ask_for_it(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with minded(config) as mind:
+        await tiers_are(mind, TierState.READY)
+
+        async def look() -> Seen:
+            return Seen(free={HOST: 1024.0})
+
+        monkeypatch.setattr(mind.fleet, "look", look)
+        (run,) = await mind.experimenting.ask(["hungry"])
+        failed = await over(mind, run.id)
+        assert failed.error is not None
+        assert (failed.error["code"], failed.lives) == ("does_not_fit", 0)
+        assert "4.0 GiB of host memory, 1.0 GiB are free" in failed.error["message"]
+        await tiers_are(mind, TierState.READY)
+        monkeypatch.setattr(mind.experimenting, "_thinking", lambda: 1)
+        (own,) = await mind.experimenting.ask(["hungry"])
+        await mind.experimenting._with_diary(as_if_scheduled)
+        monkeypatch.setattr(mind.experimenting, "_thinking", lambda: 0)
+        monkeypatch.setattr(mind.experimenting, "_idle_s", lambda: 1e9)
+        async with asyncio.timeout(5):
+            while "4.0 GiB" not in mind.experimenting.waits.get(own.id, ""):
+                await asyncio.sleep(0.02)
+        assert set(mind.fleet.states().values()) == {TierState.READY}
+        await mind.experimenting.cancel(own.id)
+
+
+def as_if_scheduled(diary: Diary) -> None:
+    with diary.transaction() as conn:
+        conn.execute("UPDATE experiment_runs SET asked_by = 'schedule' WHERE state = 'queued'")
+
+
+async def tiers_are(mind: Subcortex, state: TierState) -> None:
+    async with asyncio.timeout(30):
+        while set(mind.fleet.states().values()) != {state}:
+            await asyncio.sleep(0.02)
 
 
 async def test_closed_in_the_middle_it_goes_on_when_opened_again(config: Config) -> None:
