@@ -1,6 +1,6 @@
 """The ladder against a dense sweep, over simulated engines whose throughput is known.
 
-    python bench/saturation.py [--json] [--curves 200] [--seed N]
+    python bench/saturation.py [--json] [--curves 200] [--seed N] [--real MODEL]
 
 Four kinds of curve in turn: ``hyperbola`` (a batch that shares a fixed cost), ``roofline`` (a sharp knee at
 the end of memory bandwidth), ``decline`` (a peak, and then preemption), ``steps`` (batches padded to sizes of
@@ -13,7 +13,11 @@ knee the ladder finds within ±15 % of it; where it says that it cannot tell, it
 ``time_ratio`` is all the ladders' time over that of dense sweeps of eight points to a doubling up to 256,
 eight windows each. ``dense_within_15pct`` is how often such a sweep, read off with the same definition, finds
 the knee itself. ``covered`` is the share of the ladder's 90 % intervals that hold the truth. Intervals are 95
-%, by bootstrap over curves. A part on a real engine, vLLM on this machine's CPU, is still to come.
+%, by bootstrap over curves.
+
+``--real fast`` (or ``deep``) lets both climb a real engine too: vLLM on this machine's CPU with that model of
+the testbed, up to 64 at once, windows of 1 s, in one boot. There the truth is the dense sweep itself, up and
+down again, with its noise.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from _bench import arguments, finish, machine, percentile, spread
+from _saturation_real import real
 
 from subcortex.experiments.saturation import Done, Limits, Measure, Measured, knee_of_sweep, next_step
 
@@ -135,6 +140,7 @@ def main() -> None:
     parser = arguments("The saturation ladder against a dense sweep.")
     parser.add_argument("--curves", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--real", choices=("fast", "deep"), help="climb this model on vLLM as well")
     options = parser.parse_args()
     limits = Limits(max_concurrency=MOST, window_s=WINDOW_S)
     rows = []
@@ -168,6 +174,7 @@ def main() -> None:
             "error": spread([row[1].knee / row[0].knee - 1 for row in rows]),
             "curves": len(rows),
             "seed": options.seed,
+            "real": real(options.real) if options.real else None,
             "machine": machine(),
         },
         options.json,

@@ -58,7 +58,7 @@ MOST = 256
 SLOTS = 16
 _SEQUENCES = "--max-num-seqs"
 #: What a request has besides its question and answer (the mark of a beginning), and time to stop in.
-_SPARE_TOKENS, _SPARE_S = 8, 5.0
+_SPARE_TOKENS, _SPARE_S = 8, 8.0
 
 
 class Saturation(Experiment):

@@ -64,7 +64,7 @@ async def test_a_broken_off_run_goes_on_from_its_windows(folder: Path, monkeypat
     scene = scene_for(config_for(folder))
     experiment = catalogue.find("saturation")
     inquiry = experiment.inquiries(scene)[0]
-    async with lab_for(scene, seconds=5.8) as (lab, first):
+    async with lab_for(scene, seconds=8.8) as (lab, first):
         found = await experiment.run(lab, inquiry)
     assert found.answers[0].outcome == "inconclusive"
     assert "time was over" in found.answers[0].statement

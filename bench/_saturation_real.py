@@ -1,0 +1,117 @@
+"""The ladder against a dense sweep of a real engine: vLLM on this machine's CPU, one run, one boot."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from subcortex.config import VllmTier, parse
+from subcortex.experiments.catalogue.saturation import climb
+from subcortex.experiments.laboratory.engines import WarmEngines
+from subcortex.experiments.laboratory.lab import Reading
+from subcortex.experiments.laboratory.load import Endpoint, Load, answer
+from subcortex.experiments.saturation import Done, Limits, Measured, knee_of_sweep
+
+_ROOT = Path(__file__).resolve().parents[1]
+_MOST, _TOKENS, _WINDOW_S, _DENSE_WINDOWS = 64, 64, 1.0, 8
+_ENV = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "0",
+    "OMP_NUM_THREADS": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+class _Nobody:
+    """Takes a run's raw data and keeps none of it; windows are collected here."""
+
+    def reading(self, reading: Reading) -> None: ...
+
+    def command(self, words: Any, version: str | None) -> None: ...
+
+    def boot(self, facts: Any) -> None: ...
+
+    def progress(self, text: str, share: float | None) -> None: ...
+
+
+def real(model: str) -> dict[str, Any]:
+    """Return what ladder and sweep find on the testbed's model of that name."""
+    return asyncio.run(_real(model))
+
+
+async def _real(model: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="sub-") as folder:
+        config = parse(
+            {
+                "daemon": {"runtime_dir": folder},
+                "journal": {"database": f"{folder}/journal.db"},
+                "tiers": [
+                    {
+                        "name": model,
+                        "engine": "vllm",
+                        "model": str(_ROOT / "testbed" / "models" / model),
+                        "python": str(_ROOT / ".venv-vllm" / "bin" / "python"),
+                        "context_tokens": 512,
+                        "env": _ENV,
+                        "flags": ["--enforce-eager", "--max-num-seqs", str(_MOST)],
+                    }
+                ],
+            }
+        )
+        tier = config.tiers[0]
+        assert isinstance(tier, VllmTier)
+        async with (
+            WarmEngines.open(config) as warm,
+            warm.lent(tier, _Nobody(), lambda _: None) as served,
+        ):
+            endpoint = await Endpoint.of(served)
+            for _ in range(3):
+                await answer(endpoint, prompt_tokens=_TOKENS, max_tokens=_TOKENS)
+            async with Load.on(endpoint, prompt_tokens=_TOKENS, max_tokens=_TOKENS) as load:
+                return await _both(load) | {"engine": served.engine.version}
+
+
+async def _both(load: Load) -> dict[str, Any]:
+    ladder: list[Measured] = []
+    began_s = time.monotonic()
+    end = await climb(
+        load,
+        Limits(_MOST, _WINDOW_S),
+        ladder,
+        keep=lambda window, medians: None,
+        seconds_left=lambda: 3600.0,
+    )
+    ladder_s = time.monotonic() - began_s
+    assert end is not None
+    await load.keep(0)
+    sweep, dense_s = await _swept(load)
+    knee = knee_of_sweep(sweep)
+    within = isinstance(end, Done) and knee is not None and abs(end.knee / knee - 1) <= 0.15
+    return {
+        "within_15pct": within,
+        "knee_ladder": round(end.knee, 2),
+        "knee_ladder_interval": [round(end.interval.low, 2), round(end.interval.high, 2)],
+        "ladder_end": "done" if isinstance(end, Done) else getattr(end, "reason", ""),
+        "knee_sweep": None if knee is None else round(knee, 2),
+        "time_ratio": round(ladder_s / dense_s, 4),
+        "ladder_s": round(ladder_s, 1),
+        "dense_s": round(dense_s, 1),
+        "ladder_windows": [[one.concurrency, round(one.tok_s, 1)] for one in ladder],
+        "sweep": [[int(size), round(tok_s, 1)] for size, tok_s in sweep],
+    }
+
+
+async def _swept(load: Load) -> tuple[list[tuple[float, float]], float]:
+    """Measure every size, up and down again, so that drift cancels; return the means and the time."""
+    points = sorted({round(2 ** (i / 8)) for i in range(8 * 6 + 1)})
+    found: dict[int, list[float]] = {one: [] for one in points}
+    began_s = time.monotonic()
+    for size in [*points, *reversed(points)]:
+        await load.keep(size)
+        found[size] += [(await load.window(_WINDOW_S)).tok_s for _ in range(_DENSE_WINDOWS // 2)]
+    sweep = [(float(size), sum(each) / len(each)) for size, each in found.items()]
+    return sweep, time.monotonic() - began_s
