@@ -70,13 +70,8 @@ def progress_line(run: RunRecord) -> str:
 
 def answer_line(answer: Answer) -> str:
     """Return an answer in a sentence, what kind it is before it."""
-    needed = ""
-    if answer.outcome == "inconclusive":
-        needed = (
-            f" ({answer.n_needed} blocks would settle it)"
-            if answer.n_needed
-            else " (no number of blocks within reason would settle it)"
-        )
+    unsure = answer.outcome == "inconclusive" and answer.n_needed is not None
+    needed = f" ({answer.n_needed} blocks would settle it)" if unsure else ""
     return f"{_MARKS[answer.outcome]}{answer.statement}{needed}"
 
 

@@ -8,8 +8,8 @@ An answer speaks of the tier that it names. Its ``details`` are read by these na
                                      it better than it is configured, e.g. ``{"threads": 2}``
 ``better_flags``                     of the same: flags of the engine that do
 ``kv_tokens``                        tokens that the KV pool holds
-``ttft_s``, ``tpot_s``, ``load_s``       seconds, of one request alone; ``…_low`` and ``…_high`` are the
-                                     interval's ends
+``ttft_s``, ``tpot_s``, ``load_s``       seconds, of one request alone; without ``…_low`` and ``…_high``, its
+                                     interval's ends, it does not count
 ===================================  =====================================================================
 
 An answer whose own ``quantity`` is ``ttft`` or ``tpot``, with ``concurrency`` 1 in its details, or
@@ -275,8 +275,8 @@ def _in_details(findings: Sequence[Finding], name: str) -> _Seconds | None:
     for one in findings:
         details = one.answer.details
         value, low, high = (_number(details.get(key)) for key in (name, f"{name}_low", f"{name}_high"))
-        if value is not None:
-            return _Seconds(value, value if low is None else low, value if high is None else high, one)
+        if value is not None and low is not None and high is not None:
+            return _Seconds(value, low, high, one)
     return None
 
 
