@@ -69,6 +69,11 @@ def is_forward(arm: SplitArm) -> bool:
     return list(arm.gpus) == sorted(arm.gpus)
 
 
+def worth_repeating(arm: SplitArm) -> bool:
+    """Return whether an arm is benched more than once: an even split is the same from either side."""
+    return is_forward(arm) or len(set(arm.shares)) > 1
+
+
 def hopeless(arm: SplitArm, refused: Iterable[str]) -> bool:
     """Return whether an arm need not be tried: with the cards the other way round it was refused."""
     return not is_forward(arm) and arm.name.removesuffix(" reversed") in set(refused)

@@ -18,9 +18,9 @@ from subcortex.experiments.catalogue._split_arms import (
     NO_SPLIT,
     SplitArm,
     hopeless,
-    is_forward,
     last_words,
     memory_by_gpu,
+    worth_repeating,
 )
 from subcortex.experiments.catalogue._split_report import (
     DIVERGENCE,
@@ -35,7 +35,7 @@ from subcortex.experiments.laboratory.llama_output import PERPLEXITY
 from subcortex.experiments.laboratory.llama_tools import bench, compare, save_base
 
 PROMPT_TOKENS, GENERATED_TOKENS, REPETITIONS = 512, 64, 3
-#: Over the arms with the cards in their own order; the others are looked at once.
+#: Over the arms; an even split of cards the other way round is looked at once.
 PASSES = 3
 #: Every second token of these is compared.
 CONTEXT_TOKENS, CHUNKS = 256, 4
@@ -101,8 +101,8 @@ async def watching(lab: Lab) -> AsyncIterator[Watched]:
 async def measure(lab: Lab, model: Path, arms: Sequence[SplitArm]) -> list[str]:
     """Sample all arms as far as time allows, the most worth knowing first; return what was left out.
 
-    First every arm is benched once, then compared with no split, then those with the cards in their own order
-    are benched again. An arm that is refused is not asked again, and neither is its reverse.
+    First every arm is benched once, then compared with no split, then most are benched again, the other way
+    round and back. An arm that is refused is not asked again, and neither is its reverse.
     """
     todo = _Todo(lab, model)
     for arm in arms:
@@ -112,8 +112,8 @@ async def measure(lab: Lab, model: Path, arms: Sequence[SplitArm]) -> list[str]:
     else:
         todo.left_out.append(f"{PERPLEXITY} is not installed, so nothing is known of the answers")
     for turn in range(1, PASSES):
-        forward = [arm for arm in arms if is_forward(arm)]
-        for arm in forward if turn % 2 == 0 else forward[::-1]:
+        again = [arm for arm in arms if worth_repeating(arm)]
+        for arm in again if turn % 2 == 0 else again[::-1]:
             await todo.bench(arm, turn)
     return todo.said()
 
@@ -189,8 +189,7 @@ class _Todo:
                     )
                 )  # fmt: skip
             except EngineFailed as error:
-                said = last_words(str(error.details.get("log_tail") or error.message))
-                self.left_out.append(f"No divergence could be measured: {said}")
+                self.left_out.append(f"No divergence could be measured: {_words(error)}.")
                 return
             for arm in missing:
                 if not self._late(f"divergence of {arm.name}"):
@@ -207,8 +206,7 @@ class _Todo:
                 )
             )  # fmt: skip
         except EngineFailed as error:
-            said = last_words(str(error.details.get("log_tail") or error.message))
-            self.left_out.append(f"The divergence of {arm.name} could not be measured: {said}")
+            self.left_out.append(f"The divergence of {arm.name} could not be measured: {_words(error)}.")
             return
         told = found.divergence
         lab.sample(
@@ -252,8 +250,13 @@ class _Todo:
             # Its limit was what was left of the run's time, not its own.
             self._untimely.append(arm.name)
             return
-        words = last_words(str(error.details.get("log_tail") or "")) or error.message
         self._lab.sample(
-            REFUSED, time.monotonic() - began_s, "s", arm=arm.name, block=turn,
-            words=f"{error.message}: {words}", log=str(error.details.get("log_tail") or "")[-4000:],
+            REFUSED, time.monotonic() - began_s, "s", arm=arm.name, block=turn, words=_words(error),
+            log=str(error.details.get("log_tail") or "")[-4000:],
         )  # fmt: skip
+
+
+def _words(error: EngineFailed) -> str:
+    """Return what failed, with the end of its log where the tool itself did."""
+    said = last_words(str(error.details.get("log_tail") or "")) if "ended with" in error.message else ""
+    return f"{error.message}: {said}" if said else error.message

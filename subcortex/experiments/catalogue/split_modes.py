@@ -8,7 +8,13 @@ from typing import ClassVar
 from subcortex.config import LlamaCppTier
 from subcortex.experiments.catalogue import _split_run
 from subcortex.experiments.catalogue._priors import planned
-from subcortex.experiments.catalogue._split_arms import NO_SPLIT, SplitArm, shares_of, split_arms
+from subcortex.experiments.catalogue._split_arms import (
+    NO_SPLIT,
+    SplitArm,
+    shares_of,
+    split_arms,
+    worth_repeating,
+)
 from subcortex.experiments.catalogue._split_report import measured, split_report
 from subcortex.experiments.catalogue._thread_report import (
     BATCH,
@@ -65,9 +71,9 @@ class SplitModes(Experiment):
     def _of_gpus(self, scene: Scene, tier: LlamaCppTier) -> Inquiry:
         gpus = _two(scene, tier)
         arms = split_arms(gpus, shares_of(scene.hardware, gpus))
-        forward = sum(arm.gpus[0] == gpus[0] for arm in arms)
-        # Each is loaded for the bench and for its divergence, and those in order twice more.
-        loads = 2 * len(arms) + 1 + (_split_run.PASSES - 1) * forward
+        again = sum(map(worth_repeating, arms))
+        # Each is loaded for the bench and for its divergence, and most for another bench or two.
+        loads = 2 * len(arms) + 1 + (_split_run.PASSES - 1) * again
         return Inquiry(
             experiment=self.name,
             subject=tier.name,

@@ -28,6 +28,7 @@ from subcortex.experiments.laboratory.llama_output import (
 )
 
 T = TypeVar("T")
+_TRIES = 3
 
 
 async def bench(
@@ -162,15 +163,19 @@ async def _parsed(
     limit_s: float,
     env: Mapping[str, str] | None,
 ) -> T:
-    """Return a tool's output as parsed; where that fails the tool is run once more.
+    """Return a tool's output as parsed; where that fails the tool is run again.
 
-    These print through a thread of their own, and now and then end before it has written the last lines.
+    These print through a thread of their own and end without waiting for it (llama.cpp issue 22142), so on a
+    busy machine the last lines are lost now and then.
     """
-    said = await lab.tool_with_log(tool, *words, limit_s=limit_s, env=env)
-    try:
-        return parsed(said)
-    except EngineFailed:
-        return parsed(await lab.tool_with_log(tool, *words, limit_s=limit_s, env=env))
+    for attempt in range(_TRIES):
+        said = await lab.tool_with_log(tool, *words, limit_s=limit_s, env=env)
+        try:
+            return parsed(said)
+        except EngineFailed:
+            if attempt == _TRIES - 1:
+                raise
+    raise AssertionError("the last try returns or raises")
 
 
 def _size(file: Path) -> int:

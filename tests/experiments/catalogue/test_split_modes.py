@@ -197,6 +197,8 @@ async def test_a_refused_mode_is_a_result_and_the_others_are_measured(tmp_path):
     assert by_about["fast"].value == pytest.approx(0.98)
     assert by_about["fast, tensor 8,3"].value == pytest.approx(1.5)
     assert by_about["fast, tensor 8,3"].outcome == "different"
+    assert by_about["fast, layer 8,3 reversed"].n == 3
+    assert "fast, layer even reversed" not in by_about
     row = by_about["fast, row 8,3"]
     assert row.outcome == "failed"
     assert "does not support split buffers" in row.statement
