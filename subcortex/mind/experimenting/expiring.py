@@ -14,7 +14,7 @@ from subcortex.journal.diary import Diary, board, board_queries, experiments
 from subcortex.journal.diary.board_records import FactRecord, GapRecord
 from subcortex.journal.diary.experiment_records import RunRecord
 from subcortex.mind.experimenting.choosing import Proposal
-from subcortex.mind.experimenting.matching import answer_to
+from subcortex.mind.experimenting.matching import answer_to, engine_of
 from subcortex.mind.experimenting.measured import measured_facts
 from subcortex.mind.experimenting.writeup import sentence
 
@@ -111,7 +111,7 @@ def recall(diary: Diary, proposals: Iterable[Proposal]) -> list[GapRecord]:
         answers = report_from_json(run.report).answers
         facts = {fact.statement: fact for fact in board_queries.facts_of(diary, run.session_id)}
         for gap in one.gaps:
-            answer = answer_to(gap, answers)
+            answer = answer_to(gap, answers, engine=engine_of(run.inquiry["depends_on"]))
             fact = facts.get(answer.statement) if answer else None
             if answer is None or fact is None or fact.expired_at is not None:
                 continue

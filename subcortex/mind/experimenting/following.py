@@ -32,7 +32,7 @@ from subcortex.journal.sessions import DriveLevel, SessionText, compose, file_na
 from subcortex.mind.agent.notebook import GAP, file_away, recorder_of, written
 from subcortex.mind.boots import Predict
 from subcortex.mind.experimenting import writeup
-from subcortex.mind.experimenting.matching import answer_to, concerns, is_conclusive
+from subcortex.mind.experimenting.matching import answer_to, concerns, engine_of, is_conclusive
 from subcortex.mind.experimenting.trial_boots import keep_boots
 from subcortex.mind.foresight import foresight
 from subcortex.mind.headings import LEARN, LEFT, MINE
@@ -223,12 +223,13 @@ def _before(diary: Diary, run: RunRecord, inquiry: Inquiry, experiment: Experime
     claims = board_queries.claims(diary, quantity=inquiry.quantity)
     kinds = experiment.kinds if experiment else frozenset[str]()
     own = [board_queries.gap(diary, run.gap_id)] if run.gap_id else []
+    engine = engine_of(inquiry.depends_on)
     asked = [*board_queries.gaps(diary, state="open"), *board_queries.gaps(diary, state="planned")]
     others = [gap for gap in asked if gap.kind in kinds and gap.id != run.gap_id]
     return writeup.Before(
         board_queries.facts(diary, quantity=inquiry.quantity, subject=inquiry.about),
         [one for one in claims if any(figure.subject == inquiry.about for figure in one.figures)],
-        [gap for gap in (*own, *others) if gap.id == run.gap_id or concerns(gap, inquiry.about)],
+        [gap for gap in (*own, *others) if gap.id == run.gap_id or concerns(gap, inquiry.about, engine)],
     )
 
 
@@ -247,7 +248,7 @@ def _answered(
         if gap.state not in ("open", "planned"):
             continue
         own = gap.id == run.gap_id
-        answer = answer_to(gap, answers, own=own)
+        answer = answer_to(gap, answers, engine=engine_of(run.inquiry["depends_on"]), own=own)
         if answer is None:
             doubtful = next((one for one in answers if not is_conclusive(one)), None)
             left.append((gap, writeup.inconclusive(doubtful) if doubtful else "nothing found answers it"))

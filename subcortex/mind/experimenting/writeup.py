@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, log10
+from pathlib import PurePosixPath
 from typing import Any
 
 from subcortex.experiments.choice import Belief
@@ -136,8 +137,11 @@ def noticed(inquiry: Inquiry, report: Report, raw: Raw, moved: Moved | None, fol
 
 
 def sentence(answer: Answer) -> str:
-    """Return an answer in words, with its figures behind it."""
+    """Return an answer in words, with its figures behind it where it does not have them in it."""
     told = []
+    whole = answer.n is not None and f"n = {answer.n}" in answer.statement
+    if whole:
+        return answer.statement + (f" ({inconclusive(answer)})" if answer.outcome == "inconclusive" else "")
     if answer.value is not None:
         told.append(f"median {measure(answer.value, answer.unit)}")
     if answer.low is not None and answer.high is not None:
@@ -276,4 +280,6 @@ def _plain(value: Any) -> str:
         return " ".join(f"{name} {_plain(one)}" for name, one in value.items() if one is not None)
     if isinstance(value, list | tuple):
         return " ".join(map(_plain, value))
-    return str(value)
+    text = str(value)
+    # Where a model lies says nothing to a reader; its name does.
+    return PurePosixPath(text).name if text.startswith("/") else text

@@ -176,6 +176,20 @@ def test_a_question_about_another_model_stays_open(config, diary, clock):
     assert len(follow(diary, config, measured(diary, asked, right).id, experiment=Links()).answered) == 1
 
 
+def test_a_question_about_another_engine_stays_open(config, diary):
+    imported(diary, "# Session: LEARNING\n\n## Open Questions\n\n- How slow is PCIe for vLLM?\n")
+    other = inquiry(depends_on={"engine": {"name": "llama.cpp"}})
+    assert follow(diary, config, measured(diary, other).id, experiment=Links()).answered == ()
+    same = inquiry(depends_on={"engine": {"name": "vllm"}})
+    assert len(follow(diary, config, measured(diary, same).id, experiment=Links()).answered) == 1
+
+
+def test_what_a_statement_says_is_not_said_twice(config, diary):
+    found = answer(statement="A copy reaches 25.1 GB/s (25.0 to 25.3 GB/s, n = 4).")
+    text = follow(diary, config, measured(diary, report=Report((found,))).id, experiment=Links()).session.text
+    assert "\n- A copy reaches 25.1 GB/s (25.0 to 25.3 GB/s, n = 4).\n" in text
+
+
 def test_the_same_question_is_put_on_the_board_once(config, diary):
     first = follow(diary, config, measured(diary).id, experiment=Links())
     again = follow(diary, config, measured(diary).id, experiment=Links())
