@@ -143,11 +143,12 @@ def _watched(client: Client, asked: RunRecord) -> RunRecord:
         DaemonUnreachable: There is no daemon any more that would run it.
     """
     now, progress = asked, Progress()
+    why: list[str | None] = []
     try:
-        for found in client.watch_experiment(asked.id):
+        for found in client.watch_experiment(asked.id, waits=why.append):
             news, now = found.state != now.state, found
             if now.state not in _OVER:
-                progress.say(f"{_name(now)}: {_how_far(now)}", news=news)
+                progress.say(f"{_name(now)}: {_how_far(now, why[-1] if why else None)}", news=news)
     except DaemonUnreachable as error:
         raise _left(now, error.message) from None
     except KeyboardInterrupt:
@@ -172,11 +173,11 @@ def _name(run: RunRecord) -> str:
     return f"{run.experiment} of {run.subject}"
 
 
-def _how_far(run: RunRecord) -> str:
+def _how_far(run: RunRecord, waits: str | None) -> str:
     if run.state == "queued":
-        return "waits for the machine"
+        return f"waits{f', since {waits}' if waits else ' for the machine'}"
     if run.state == "yielded":
-        why = str((run.error or {}).get("message") or "")
+        why = waits or str((run.error or {}).get("message") or "")
         return f"gave way{f', since {why}' if why else ''}; it goes on later"
     if run.state == "measured":
         return "measured; its answers are written down"

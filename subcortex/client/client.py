@@ -189,8 +189,14 @@ class Client:
         path = f"/v1/experiments/{quote(run_id, safe='')}"
         return _run(json.loads(self._transport.call("DELETE", path, timeout_s=_STOP_S))["run"])
 
-    def watch_experiment(self, run_id: str) -> Generator[RunRecord, None, None]:
+    def watch_experiment(
+        self, run_id: str, *, waits: Callable[[str | None], None] | None = None
+    ) -> Generator[RunRecord, None, None]:
         """Yield a run as it is, then each change, until it is over or the daemon stops.
+
+        Args:
+            run_id: Its id, or a beginning of it.
+            waits: Told before each why the run waits, None where it does not.
 
         Raises:
             InvalidRequest: There is no such run.
@@ -203,6 +209,8 @@ class Client:
                     return
                 if "error" in line:
                     raise from_wire(line["error"])
+                if waits is not None:
+                    waits(line.get("waits"))
                 yield _run(line["run"])
         raise self._transport.broken()
 

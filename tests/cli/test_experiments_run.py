@@ -32,7 +32,7 @@ def test_a_run_is_asked_watched_shown_and_known_the_next_time(file):
     asked = ("experiments", "run", "idle_and_swap", "--tier", "fast", "--config", file)
     done = run(*asked, env={"COLUMNS": "200"})
     assert done.returncode == 0, done.stderr
-    assert "idle_and_swap of fast: waits for the machine\n" in done.stderr
+    assert "idle_and_swap of fast: waits" in done.stderr
     assert "measured; its answers are written down\n" in done.stderr
     assert "state      settled\n" in done.stdout
     assert "fast: host memory by state\n" in done.stdout
@@ -79,10 +79,11 @@ class _Told:
     def run_experiments(self, names: Sequence[str], **options: Any) -> list[RunRecord]:
         return [self.asked] if self.asked else []
 
-    def watch_experiment(self, run_id: str) -> Iterator[RunRecord]:
+    def watch_experiment(self, run_id: str, *, waits: Callable[[str | None], None]) -> Iterator[RunRecord]:
         with Diary.open(self.database) as diary:
             for change in self.changes:
                 change(diary, run_id)
+                waits("thoughts are under way" if change is _waits else None)
                 yield experiments.run(diary, run_id)
         if self.ends:
             raise self.ends
@@ -101,6 +102,10 @@ def told(file, monkeypatch):
         return waiting
 
     return be
+
+
+def _waits(diary: Diary, run_id: str) -> None:
+    pass
 
 
 def _fails(diary: Diary, run_id: str) -> None:
@@ -153,10 +158,11 @@ def test_nothing_left_to_ask_is_no_failure(file, told):
 
 
 def test_how_far_it_is_is_told_when_that_changes(file, told):
-    told(_goes_on, _gives_way, _goes_on, _is_cancelled)
+    told(_waits, _goes_on, _gives_way, _goes_on, _is_cancelled)
     result = invoke("experiments", "run", "saturation", "--config", file)
     lines = [line.partition(": ")[2] for line in result.stderr.splitlines() if line.startswith("saturation")]
     assert lines == [
+        "waits, since thoughts are under way",
         "50% ladder at 4",
         "gave way, since a thought came; it goes on later",
         "50% ladder at 4",
