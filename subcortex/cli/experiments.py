@@ -257,7 +257,8 @@ def _catalogue(config: Config, name: str | None, *, as_json: bool) -> None:
     from subcortex.experiments.laboratory.surroundings import scene_of
 
     scene = scene_of(config)
-    rows = [tables.row_of(one, scene) for one in CATALOGUE if name in (None, one.name)]
+    wanted = sorted((one for one in CATALOGUE if name in (None, one.name)), key=lambda one: one.number)
+    rows = [tables.row_of(one, scene) for one in wanted]
     if as_json:
         _output.print_json(rows)
         return

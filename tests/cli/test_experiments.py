@@ -253,7 +253,8 @@ def test_what_waits_is_not_next(file):
 
 def test_the_catalogue_says_what_applies_here_or_why_not(file):
     rows = said("experiments", "--catalogue", "--config", file)
-    assert [row["name"] for row in rows] == [one.name for one in CATALOGUE]
+    assert {row["name"] for row in rows} == {one.name for one in CATALOGUE}
+    assert [row["number"] for row in rows] == sorted(one.number for one in CATALOGUE)
     by = {row["name"]: row for row in rows}
     assert [one["subject"] for one in by["saturation"]["subjects"]] == ["fast", "deep"]
     assert all(row["applicable"] or row["why_not"] for row in rows)
