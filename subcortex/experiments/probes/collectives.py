@@ -307,6 +307,7 @@ def parent_main(args: argparse.Namespace) -> int:
     answer = answers()
     began_s = time.monotonic()
     worlds: list[World] = []
+    done = 0
     with tempfile.TemporaryDirectory() as folder:
         try:
             worlds += [World(arm, args, folder) for arm in args.arms]
@@ -315,13 +316,14 @@ def parent_main(args: argparse.Namespace) -> int:
                 if not worlds or time.monotonic() - began_s > args.seconds:
                     break
                 worlds = _block(worlds, how, block, args, answer)
+                done += bool(worlds)
                 answer({"block_done": block, "how": how, "arms": [one.arm for one in worlds]})
             for one in worlds:
                 one.end()
         finally:
             for one in worlds:
                 one.end(at_once=True)
-    return 0 if worlds else 1
+    return 0 if done else 1
 
 
 def _blocks(args: argparse.Namespace) -> Iterator[tuple[str, int]]:
