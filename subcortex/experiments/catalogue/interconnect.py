@@ -57,7 +57,7 @@ ARMS = (
 #: Tokens of a short and a long question, of an answer alone, and of both under load.
 SHORT_TOKENS, LONG_TOKENS, ANSWER_TOKENS, LOAD_TOKENS = 32, 4000, 64, 128
 CONCURRENCIES = (1, 16, 64)
-REPEATS, WINDOW_S = 5, 1.2
+REPEATS, WINDOW_S = 4, 1.0
 #: Blocks of six passes and five boots; after the first only where time is left for one more.
 MOST_BLOCKS = 3
 _MEASURING_S = 35.0

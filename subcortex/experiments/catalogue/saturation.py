@@ -50,7 +50,7 @@ class Scale:
     minutes: float
 
 
-ON_GPUS = Scale(tokens=256, alone_tokens=64, alone=7, window_s=2.0, most_s=400.0, around=48.0, minutes=6.0)
+ON_GPUS = Scale(tokens=256, alone_tokens=64, alone=7, window_s=1.0, most_s=240.0, around=48.0, minutes=3.0)
 ON_CPU = Scale(tokens=64, alone_tokens=160, alone=7, window_s=0.5, most_s=60.0, around=6.0, minutes=1.5)
 #: More at once nobody here asks for; vLLM takes as many unless its flags say less.
 MOST = 256

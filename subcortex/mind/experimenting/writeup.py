@@ -31,6 +31,9 @@ _MOST = 12
 _MOST_SERIES, _MOST_ARMS = 40, 16
 #: Of a certificate, what tells a reader nothing.
 _UNTOLD = frozenset({"newest_ns"})
+#: Outcomes that are no figure, and so no surprise in bits.
+_CHECKED = frozenset({"passed", "failed"})
+_PACKAGE = PurePosixPath(__file__).parents[2]
 _OUTCOMES = {"confirmed": "confirmed", "refuted": "refuted", "claimed": "undecided", "expired": "expired"}
 
 
@@ -101,7 +104,7 @@ def done(run: RunRecord, raw: Raw) -> str:
     """Return commands as they were run, the conditions, and how many samples of what, in which order."""
     parts = []
     if raw.commands:
-        shown = Counter((shlex.join(one.words), one.version) for one in raw.commands)
+        shown = Counter((command(one.words), one.version) for one in raw.commands)
         lines = []
         for (words, version), times in list(shown.items())[:_MOST]:
             told = [f"version {version}"] if version else []
@@ -122,10 +125,22 @@ def done(run: RunRecord, raw: Raw) -> str:
     return "\n\n".join(parts)
 
 
+def command(words: Sequence[str]) -> str:
+    """Return a command as a reader can repeat it: where this machine keeps its programs is left out."""
+    return shlex.join(_placed(word) for word in words)
+
+
+def _placed(word: str) -> str:
+    if not word.startswith("/"):
+        return word
+    path = PurePosixPath(word)
+    return str(path.relative_to(_PACKAGE.parent)) if path.is_relative_to(_PACKAGE) else path.name
+
+
 def noticed(inquiry: Inquiry, report: Report, raw: Raw, moved: Moved | None, followed: Followed) -> str:
     """Return the answers with intervals and n, the surprise in them, failures, and what they settled."""
     lines = [sentence(answer) for answer in report.answers]
-    if moved is not None:
+    if moved is not None and report.answers[0].outcome not in _CHECKED:
         lines.append(surprised(moved, inquiry.unit))
     lines += list(report.noticed)
     failed = [one.facts for one in raw.boots if one.facts.get("error")]
@@ -174,7 +189,9 @@ def surprised(moved: Moved, unit: str) -> str:
 def belief(held: Belief, unit: str | None) -> str:
     """Return a belief in words: its median, and the interval that holds nine of ten."""
     ends = held.interval(0.9)
-    return f"{measure(held.middle, unit)} (90 %: {figure(ends.low)} to {measure(ends.high, unit)})"
+    # A share is believed in as if it had no ends.
+    high = min(ends.high, 100.0) if unit == "%" else ends.high
+    return f"{measure(held.middle, unit)} (90 %: {figure(ends.low)} to {measure(high, unit)})"
 
 
 def conditions(provenance: Mapping[str, Any], within: str = "") -> list[str]:
