@@ -15,6 +15,8 @@ from subcortex.mind.experimenting.room import gpus_of
 
 #: Runs that one worker is given at most; between two of them its engines stay warm.
 _MOST_TOGETHER = 8
+#: A run that gave way this often waits no longer after a thought than it does then.
+_MOST_QUIET = 15
 
 
 def in_turn(runs: Sequence[RunRecord]) -> list[RunRecord]:
@@ -41,12 +43,13 @@ def may_begin(run: RunRecord, idle_s: float, quiet_s: float, idle_after_s: float
     """Return why a run has to wait after the last thought, None if it has not.
 
     Args:
-        run: A person's begins at once and goes on after a short while; any other waits for an idle machine.
+        run: A person's begins at once and goes on after a short while, a longer one each time that it gave
+            way; any other waits for an idle machine.
         idle_s: No thought has come for so long, seconds.
         quiet_s: The short while, seconds.
         idle_after_s: The machine is idle after so long, seconds.
     """
-    soon_s = quiet_s if run.state == "yielded" else 0.0
+    soon_s = quiet_s * min(run.lives, _MOST_QUIET) if run.state == "yielded" else 0.0
     needed_s = soon_s if run.asked_by == "person" else idle_after_s
     return None if idle_s >= needed_s else f"it waits until no thought has come for {needed_s:g} s"
 

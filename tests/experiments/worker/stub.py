@@ -120,7 +120,20 @@ class Hungry(Ticks):
         return [replace(one, needs=Needs(host_mib=4096.0)) for one in super().inquiries(scene)]
 
 
-STUBS: tuple[Experiment, ...] = (Ticks(), Served(), Broken(), Endless(), Probing(), Hungry())
+class Carded(Endless):
+    """Takes a GPU, as far as anybody knows."""
+
+    number = 96
+    name = "carded"
+
+    def inquiries(self, scene: Scene) -> Sequence[Inquiry]:
+        return [replace(one, needs=Needs(gpus=1, gpu_mib=1024.0)) for one in super().inquiries(scene)]
+
+
+STUBS: tuple[Experiment, ...] = (
+    *(Ticks(), Served(), Broken(), Endless()),
+    *(Probing(), Hungry(), Carded()),
+)
 
 if __name__ == "__main__":
     from subcortex.experiments.worker.__main__ import main

@@ -33,7 +33,9 @@ STUB = (sys.executable, "-m", "tests.experiments.worker.stub")
 def _stubs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "CATALOGUE", STUBS)
     monkeypatch.setattr(supervisor, "COMMAND", STUB)
-    monkeypatch.setattr(supervisor, "Pace", lambda: Pace(look_s=0.05, poll_s=0.2, quiet_s=0.1))
+    monkeypatch.setattr(
+        supervisor, "Pace", lambda: Pace(look_s=0.05, poll_s=0.2, quiet_s=0.1, machine_s=0.05)
+    )
     monkeypatch.chdir(ROOT)  # where the worker finds its stubs
 
 
@@ -242,6 +244,27 @@ async def test_what_finds_no_room_even_so_is_a_failure_and_only_a_person_may_ask
                 await asyncio.sleep(0.02)
         assert set(mind.fleet.states().values()) == {TierState.READY}
         await mind.experimenting.cancel(own.id)
+
+
+async def test_another_program_that_takes_its_gpu_has_it(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = {0: 500.0}
+    async with minded(config) as mind:
+
+        async def look() -> Seen:
+            return Seen(free={0: 8192.0}, foreign=dict(foreign))
+
+        monkeypatch.setattr(mind.fleet, "look", look)
+        (run,) = await mind.experimenting.ask(["carded"])
+        await sampled(mind, run.id, 3)
+        foreign[0] = 9000.0
+        gave_way = await until(mind, run.id, lambda run: run.state != "running")
+        assert gave_way.error == {"message": "another program has taken GPU 0"}
+        async with asyncio.timeout(5):
+            while "taken GPU 0" not in mind.experimenting.waits.get(run.id, ""):
+                await asyncio.sleep(0.02)
+        await mind.experimenting.cancel(run.id)
 
 
 def as_if_scheduled(diary: Diary) -> None:

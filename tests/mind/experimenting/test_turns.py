@@ -82,8 +82,10 @@ def test_what_takes_the_same_gpus_is_done_by_one_worker(config: Config):
 
 def test_a_persons_run_begins_at_once_and_any_other_on_an_idle_machine():
     assert may_begin(run(1), 0.0, 2.0, 60.0) is None
-    assert "for 2 s" in str(may_begin(run(1, state="yielded"), 1.9, 2.0, 60.0))
-    assert may_begin(run(1, state="yielded"), 2.0, 2.0, 60.0) is None
+    assert "for 2 s" in str(may_begin(run(1, state="yielded", lives=1), 1.9, 2.0, 60.0))
+    assert may_begin(run(1, state="yielded", lives=1), 2.0, 2.0, 60.0) is None
+    assert "for 6 s" in str(may_begin(run(1, state="yielded", lives=3), 5.9, 2.0, 60.0))
+    assert "for 30 s" in str(may_begin(run(1, state="yielded", lives=99), 0.0, 2.0, 60.0))
     assert "for 60 s" in str(may_begin(run(1, asked_by="schedule"), 59.0, 2.0, 60.0))
     assert may_begin(run(1, asked_by="agent"), 60.0, 2.0, 60.0) is None
 
