@@ -28,6 +28,7 @@ from subcortex.experiments.catalogue._tiers import (
     made_up,
     weight_files,
 )
+from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import NOISES
 from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report, Scene
 from subcortex.experiments.laboratory import pagecache
@@ -85,7 +86,7 @@ class IdleAndSwap(Experiment):
             worth=1.0,
             minutes=(starts * start_s + rounds_s) / 60,
             needs=Needs(gpus=len(gpus), host_mib=found.weights_mib if found else 0.0),
-            depends_on={"sleep_mode": _can_sleep(scene, tier)},
+            depends_on=certificate(scene, tier=tier, sleep_mode=_can_sleep(scene, tier)),
         )
 
     async def run(self, lab: Lab, inquiry: Inquiry) -> Report:

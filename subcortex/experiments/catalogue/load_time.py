@@ -25,6 +25,7 @@ from subcortex.experiments.catalogue._tiers import (
     made_up,
     weight_files,
 )
+from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import NOISES, guessed
 from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report, Scene
 from subcortex.experiments.laboratory import pagecache
@@ -84,9 +85,11 @@ class LoadTime(Experiment):
             worth=1.0,
             minutes=boots * start_s / 60,
             needs=Needs(gpus=len(gpus_of(scene, tier)), host_mib=2 * found.weights_mib if found else 0.0),
-            depends_on={
-                "files": [(file.name, file.stat().st_size) for file in weight_files(scene.config, tier)]
-            },
+            depends_on=certificate(
+                scene,
+                tier=tier,
+                files=[(file.name, file.stat().st_size) for file in weight_files(scene.config, tier)],
+            ),
         )
 
     async def run(self, lab: Lab, inquiry: Inquiry) -> Report:

@@ -15,6 +15,7 @@ from subcortex.experiments.catalogue._priors import planned
 from subcortex.experiments.catalogue._quantised_splits import Splits, examples, splits
 from subcortex.experiments.catalogue._tiers import about, boot_s, local_tier, vllm_tiers
 from subcortex.experiments.catalogue._vllm_arms import cores, resized
+from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import NOISES, Belief
 from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report, Scene
 from subcortex.experiments.laboratory.engines import Served
@@ -70,7 +71,7 @@ class QuantisationTp(Experiment):
                 worth=1.0,
                 minutes=seconds / 60,
                 needs=Needs(gpus=size if scene.on_gpus else 0, host_mib=2 * weights_mib),
-                depends_on={"flag": list(_FLAG), "size": size},
+                depends_on=certificate(scene, tier=tier, flag=list(_FLAG), size=size),
             )
         ]
 

@@ -15,6 +15,7 @@ from subcortex.experiments.catalogue._priors import planned
 from subcortex.experiments.catalogue._tiers import about, boot_s, local_tier, vllm_tiers
 from subcortex.experiments.catalogue._tp_figures import of_cards, of_host
 from subcortex.experiments.catalogue._vllm_arms import BESIDE_MIB, cores, resized, room_mib
+from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import Belief, believed, guessed
 from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report, Scene
 from subcortex.experiments.laboratory.lab import Lab
@@ -83,7 +84,7 @@ class TpOverhead(Experiment):
                     gpus=2 if scene.on_gpus else 0,
                     host_mib=2 * chosen.weights_mib + (0.0 if scene.on_gpus else 8192.0),
                 ),
-                depends_on={"weights_bytes": shape.weights_bytes, "arms": list(_ARMS)},
+                depends_on=certificate(scene, tier=tier, weights_bytes=shape.weights_bytes, arms=list(_ARMS)),
             )
         ]
 
