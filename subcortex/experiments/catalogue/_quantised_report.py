@@ -158,7 +158,7 @@ def _figure(samples: Sequence[Sample], row: _Row, tier: VllmTier, boot: Boot) ->
     if other is None or other.value <= 0:
         return Answer(
             quantity=row.alone,
-            about=about(tier),
+            about=f"{about(tier)} FP8",
             unit=row.unit,
             outcome="measured",
             statement=(
@@ -170,7 +170,7 @@ def _figure(samples: Sequence[Sample], row: _Row, tier: VllmTier, boot: Boot) ->
             high=one.high,
             n=one.n,
             series=row.metric,
-            tier=tier.name,
+            # Not the tier's: that has its weights as they are.
             gap_kind=_KIND,
             details={"form": "fp8", "size": boot.size},
         )

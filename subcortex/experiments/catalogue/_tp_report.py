@@ -22,6 +22,7 @@ def report(
     tier: VllmTier,
     *,
     on_gpus: bool,
+    block_tokens: Sequence[int] = (),
     noticed: Sequence[str] = (),
 ) -> Report:
     """Return the report.
@@ -31,6 +32,7 @@ def report(
         boots: Of each arm.
         tier: As configured.
         on_gpus: The figures are the cards'; else the host's.
+        block_tokens: Of a block of the KV pool, one a boot.
         noticed: What the run itself had to say.
     """
     one, two = means.get("tp1", {}), means.get("tp2", {})
@@ -45,6 +47,8 @@ def report(
     answers = [_overhead(more, boots, tier, details, n, on_gpus=on_gpus)]
     if "weights" in more and one["weights"]:
         answers.append(_weights(one, two, boots, tier, n))
+    if on_gpus and block_tokens and len(set(block_tokens)) == 1:
+        answers.append(_block(block_tokens))
     return Report(
         answers=tuple(answers),
         noticed=(*noticed, *_noticed(one, two, more, tier, on_gpus=on_gpus)),
@@ -123,6 +127,21 @@ def _weights(
         n=n,
         series="mib weights",
         tier=tier.name,
+        gap_kind="tp_overhead",
+    )
+
+
+def _block(tokens: Sequence[int]) -> Answer:
+    """Return what a block of paged attention holds; on a CPU vLLM takes other ones."""
+    return Answer(
+        quantity="block_size",
+        about="PagedAttention",
+        unit="tokens",
+        outcome="measured",
+        statement=f"vLLM parts the KV pool into blocks of {tokens[0]} tokens, at one rank and at two.",
+        value=float(tokens[0]),
+        n=len(tokens),
+        series="kv block",
         gap_kind="tp_overhead",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,8 +19,10 @@ from subcortex.experiments.catalogue._vllm_arms import BESIDE_MIB, cores, resize
 from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import Belief, believed, guessed
 from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report, Scene
+from subcortex.experiments.laboratory.engines import Served
 from subcortex.experiments.laboratory.lab import Lab
 from subcortex.experiments.laboratory.memory import Held, settled
+from subcortex.experiments.laboratory.streams import fetched
 from subcortex.experiments.statistics import Interval, abba
 from subcortex.models.shape import ModelShape
 from subcortex.vram import Amount, Component, Footprint, VllmSetup, vllm
@@ -32,6 +35,7 @@ _ARMS = {"tp1": 1, "tp2": 2}
 _MIB = 2**20
 #: A figure of a boot moves by no more than vLLM's rounding on each rank.
 _NOISE_MIB = 20.0
+_BLOCK_SIZE = re.compile(r'^vllm:cache_config_info\{[^}\n]*\bblock_size="(\d{1,6})"', re.MULTILINE)
 
 
 class TpOverhead(Experiment):
@@ -101,6 +105,7 @@ class TpOverhead(Experiment):
             {arm: len(lab.readings("boot", arm=arm)) for arm in _ARMS},
             tier,
             on_gpus=lab.scene.on_gpus,
+            block_tokens=[int(one.value) for one in lab.readings("kv block")],
             noticed=noticed,
         )
 
@@ -157,6 +162,8 @@ async def _boots(lab: Lab, chosen: _Chosen, noticed: list[str]) -> None:
                 now = await settled(served.engine, gpus)
                 if arm != last:
                     lab.sample("boot", served.boot_s, "s", arm=arm, block=block)
+                    if tokens_a_block := await _block_tokens(served):
+                        lab.sample("kv block", tokens_a_block, "tokens", arm=arm, block=block)
                 found = _components(scene, chosen, served.figures, before, now, _ARMS[arm])
                 tokens = served.figures.kv_tokens if served.figures else None
         except SubcortexError as error:
@@ -169,6 +176,14 @@ async def _boots(lab: Lab, chosen: _Chosen, noticed: list[str]) -> None:
         if tokens and "kv pool" in found:
             lab.sample("kv a token", found["kv pool"] * 1024 / tokens, "KiB", arm=arm, block=block)
         last = arm
+
+
+async def _block_tokens(served: Served) -> int | None:
+    """Return how many tokens a block of the KV pool holds, as the engine's metrics tell it."""
+    with suppress(SubcortexError):
+        told = _BLOCK_SIZE.search(await fetched(served.socket, "/metrics"))
+        return int(told[1]) if told else None
+    return None
 
 
 def _components(

@@ -93,11 +93,30 @@ async def posted(socket: Path, path: str, body: dict[str, Any], *, limit_s: floa
         EngineFailed: As ``streamed``.
     """
     content = json.dumps(body).encode()
+    said = await _answered(socket, path, _head("POST", path, len(content)) + content, limit_s)
+    try:
+        return json.loads(said)
+    except ValueError:
+        raise EngineFailed(
+            f"{path} was answered with no JSON: {said[:300].decode(errors='replace')}"
+        ) from None
+
+
+async def fetched(socket: Path, path: str, *, limit_s: float = 30.0) -> str:
+    """Return the text that a route answers to a GET.
+
+    Raises:
+        EngineFailed: As ``streamed``.
+    """
+    return (await _answered(socket, path, _head("GET", path, 0), limit_s)).decode("utf-8", "replace")
+
+
+async def _answered(socket: Path, path: str, request: bytes, limit_s: float) -> bytes:
     try:
         async with asyncio.timeout(limit_s):
             reader, writer = await asyncio.open_unix_connection(str(socket), limit=2**24)
             with contextlib.closing(writer):
-                writer.write(_head("POST", path, len(content)) + content)
+                writer.write(request)
                 head = await reader.readuntil(b"\r\n\r\n")
                 found = await reader.read()
     except TimeoutError:
@@ -106,7 +125,7 @@ async def posted(socket: Path, path: str, body: dict[str, Any], *, limit_s: floa
         raise EngineFailed(f"{path} was not answered: {error}") from error
     with contextlib.suppress(ValueError):
         if _status(head) == 200:
-            return json.loads(_unchunked(head, found))
+            return _unchunked(head, found)
     raise EngineFailed(f"{path} was answered with {_status(head)}: {found[:300].decode(errors='replace')}")
 
 
