@@ -22,7 +22,9 @@ from subcortex.daemon.app import build
 from subcortex.daemon.keys import Service
 from subcortex.daemon.supervisor import Supervisor
 from subcortex.errors import ConfigError, SubcortexError
+from subcortex.journal.diary.board_records import FactRecord
 from subcortex.mind import Subcortex
+from subcortex.mind.experimenting.measured import measured_facts
 from subcortex.mind.experimenting.worker import reap_lab
 from subcortex.mind.foresight import foresight, this_machine
 
@@ -92,14 +94,21 @@ async def _serve(config: Config, ready_fd: int | None) -> None:
 
 async def _look_back(config: Config) -> None:
     """Take back what was measured on another machine than this one is now."""
-    from subcortex.mind.experimenting.expiring import look_back
-
     log = structlog.get_logger("daemon")
     try:
-        for fact in await asyncio.to_thread(look_back, config):
+        for fact in await asyncio.to_thread(_outgrown, config):
             log.info("expired", fact=fact.id, what=fact.statement, why=fact.expired_why)
     except SubcortexError as error:
         log.warning("what was measured could not be looked at", error=error.message)
+
+
+def _outgrown(config: Config) -> list[FactRecord]:
+    if not measured_facts(config):
+        return []
+    # Imported here, in a thread: it brings all experiments with it, and the first thought waits for none.
+    from subcortex.mind.experimenting.expiring import look_back
+
+    return look_back(config)
 
 
 async def _listen(stack: AsyncExitStack, app: web.Application, config: Config) -> None:
