@@ -100,6 +100,10 @@ class JointServing(Experiment):
         fast = two_of(lab.scene)[1]
         on_gpus = bool(gpus_of(lab.scene, deep))
         answer_tokens = GPU_ANSWER_TOKENS if on_gpus else CPU_ANSWER_TOKENS
+        concurrency = GPU_CONCURRENCY if on_gpus else CPU_CONCURRENCY
+        named = [Tenant(tier.name, about(tier)) for tier in (deep, fast)]
+        if not _is_left(lab, [one.tier for one in named]):
+            return report(_kept(lab), named, concurrency=concurrency)
         async with AsyncExitStack() as stack:
             tenants: list[_Tenant] = []
             # In sequence: two engines that look at free memory at once take each other's for it.
@@ -109,11 +113,7 @@ class JointServing(Experiment):
                 except SubcortexError as error:
                     if not tenants:
                         raise
-                    return report(
-                        _kept(lab),
-                        [Tenant(deep.name, about(deep)), Tenant(fast.name, about(fast))],
-                        refused=error.message,
-                    )
+                    return report(_kept(lab), named, refused=error.message)
                 if served.figures is not None and served.figures.kv_tokens is not None:
                     lab.sample("kv_tokens", served.figures.kv_tokens, "tokens", tier=tier.name)
                 endpoint = await Endpoint.of(served)
@@ -121,9 +121,7 @@ class JointServing(Experiment):
                     Load.on(endpoint, prompt_tokens=TOKENS, max_tokens=answer_tokens)
                 )
                 tenants.append(_Tenant(tier, load))
-            concurrency = GPU_CONCURRENCY if on_gpus else CPU_CONCURRENCY
             await _blocks(lab, tenants, concurrency, GPU_PHASE_S if on_gpus else CPU_PHASE_S)
-        named = [Tenant(one.tier.name, about(one.tier)) for one in tenants]
         return report(_kept(lab), named, concurrency=concurrency)
 
 
@@ -141,6 +139,12 @@ class _Tenant:
 
 def _kept(lab: Lab) -> list[Any]:
     return [one for metric in ("tpot_p50", "tpot_p95", "kv_tokens") for one in lab.readings(metric)]
+
+
+def _is_left(lab: Lab, names: Sequence[str]) -> bool:
+    """Return whether more is to be measured: two engines are not started for nothing."""
+    done = len(whole_blocks(_kept(lab), names))
+    return done < BLOCKS and (lab.seconds_left > 0 or not done)
 
 
 async def _blocks(lab: Lab, tenants: Sequence[_Tenant], concurrency: int, phase_s: float) -> None:
