@@ -134,7 +134,9 @@ class _Figures:
     def bandwidth(self, about: str, *, bus: bool) -> Answer | None:
         size = self._sizes[-1]
         us = self.us("all_reduce", size)
-        if us is None:
+        one = bus_factor("all_reduce", self._ranks) == 1
+        # Between two ranks both are the same figure, which is told once.
+        if us is None or (one and not bus):
             return None
         factor = bus_factor("all_reduce", self._ranks) if bus else 1.0
         # A rate's interval is the time's, turned round.
@@ -145,6 +147,7 @@ class _Figures:
             us.n,
         )
         kind = "bus" if bus else "algorithm"
+        words = "bus bandwidth (between two, algorithm bandwidth too)" if one else f"{kind} bandwidth"
         details: dict[str, Any] = {"ranks": self._ranks, "bytes": size, "us": us.value}
         if bus:
             arms = {one.arm for one in self._lab.readings("all_reduce")}
@@ -155,7 +158,7 @@ class _Figures:
             unit="GB/s",
             outcome="measured",
             statement=f"All-reduce of {size // 2**20} MiB between {self._ranks} over {about}: "
-            f"{rate.said('GB/s')} {kind} bandwidth, {written(us.value)} µs.",
+            f"{rate.said('GB/s')} {words}, {written(us.value)} µs.",
             value=rate.value,
             low=rate.low,
             high=rate.high,

@@ -8,6 +8,7 @@ from typing import Any
 from subcortex.experiments.experiment import Scene
 from subcortex.experiments.laboratory.lab import Lab
 from subcortex.hardware import Gpu, card_for, link_between, nominal_link
+from subcortex.hardware.links import ASSUMED_CODE
 from subcortex.journal.board.subjects import one_spelling
 
 #: What is measured where there is no GPU.
@@ -55,24 +56,39 @@ def card_name(gpu: Gpu) -> str:
     return one_spelling("card", card.name if card else gpu.name.removeprefix("NVIDIA "))
 
 
+def memory_name(name: str) -> str:
+    """Return a card's memory as the board names what a copy measured; a data sheet's figure is the card's."""
+    return name if name == CPU else f"memory of {name}"
+
+
 def link_name(scene: Scene, a: int, b: int) -> str:
-    """Return the link between two GPUs as the board names it: ``NVLink``, ``PCIe 5.0 x16``."""
+    """Return the way between two GPUs as the board names it: ``NVLink NV18 of H200``.
+
+    The cards and the number of links belong to the name: what was measured of one generation decides nothing
+    that was said of NVLink, or of PCIe, at large.
+    """
     pair = scene.hardware.pair(a, b)
-    if pair is not None and pair.code.startswith("NV"):
-        return "NVLink"
     gpus = {gpu.index: gpu for gpu in scene.hardware.gpus}
-    link = nominal_link(gpus[a], gpus[b], pair.code if pair else "PHB")
-    return one_spelling("link", link.words)
+    cards = " and ".join(sorted({card_name(gpus[a]), card_name(gpus[b])}))
+    code = pair.code if pair is not None else ASSUMED_CODE
+    if code.startswith("NV"):
+        return f"NVLink {code} of {cards}"
+    return f"{one_spelling('link', nominal_link(gpus[a], gpus[b], code).words)} ({code}) of {cards}"
 
 
 def host_link_name(gpu: Gpu) -> str:
-    """Return the link between a GPU and the host as the board names it."""
-    return one_spelling("link", nominal_link(gpu, gpu, "PHB").words)
+    """Return the way from a GPU to the host as the board names it: ``PCIe 5.0 x16 of H200 to the host``."""
+    return f"{host_link_words(gpu)} of {card_name(gpu)} to the host"
+
+
+def host_link_words(gpu: Gpu) -> str:
+    """Return what joins a GPU to the host, in few words: ``PCIe 5.0 x16``."""
+    return one_spelling("link", nominal_link(gpu, gpu, ASSUMED_CODE).words)
 
 
 def host_link_gb_per_s(gpu: Gpu) -> float:
     """Return what is promised of one direction between a GPU and the host, 10^9 bytes/s."""
-    return nominal_link(gpu, gpu, "PHB").gb_per_s
+    return nominal_link(gpu, gpu, ASSUMED_CODE).gb_per_s
 
 
 def peer_gb_per_s(scene: Scene, a: int, b: int) -> float:

@@ -11,7 +11,9 @@ from subcortex.experiments.catalogue._machine import (
     card_name,
     host_link_gb_per_s,
     host_link_name,
+    host_link_words,
     link_name,
+    memory_name,
     peer_gb_per_s,
 )
 from subcortex.experiments.experiment import Answer, Chart, Line, Report, Scene
@@ -152,7 +154,7 @@ def _memory(scene: Scene, found: _Figures, name: str, devices: Sequence[int]) ->
             details["nominal_gb_per_s"] = card.memory_gb_per_s
             share = 100 * copy.value / card.memory_gb_per_s
             words += f"; {written(share)} % of the {written(card.memory_gb_per_s)} GB/s of its data sheet"
-    return _answer("bandwidth", name, "GB/s", copy, f"{words}.", "memory copy", details)
+    return _answer("bandwidth", memory_name(name), "GB/s", copy, f"{words}.", "memory copy", details)
 
 
 def _compute(scene: Scene, found: _Figures, name: str, devices: Sequence[int]) -> Answer | None:
@@ -180,7 +182,8 @@ def _compute(scene: Scene, found: _Figures, name: str, devices: Sequence[int]) -
             details["nominal_tflops"] = card.tflops
             share = 100 * at.value / card.tflops
             words += f"; {written(share)} % of the {written(card.tflops)} TFLOP/s of its data sheet"
-    return _answer("compute", name, "TFLOP/s", at, f"{words}.", "gemm", details)
+    about = f"{dtype} matrix products on {name}"
+    return _answer("compute", about, "TFLOP/s", at, f"{words}.", "gemm", details)
 
 
 def _host(scene: Scene, found: _Figures) -> Answer | None:
@@ -188,7 +191,6 @@ def _host(scene: Scene, found: _Figures) -> Answer | None:
     if up is None:
         return None
     gpu = scene.hardware.gpus[0]
-    link = host_link_name(gpu)
     rows = {
         f"{metric.replace(' ', '_')}_{'pinned' if pinned else 'pageable'}_gb_per_s": one.value
         for metric in ("host to device", "device to host")
@@ -197,13 +199,11 @@ def _host(scene: Scene, found: _Figures) -> Answer | None:
     }
     down = rows.get("device_to_host_pinned_gb_per_s")
     paged = rows.get("host_to_device_pageable_gb_per_s")
-    words = f"Host to GPU over {link}: {up.said('GB/s')} from pinned memory"
+    words = f"Host to GPU over {host_link_words(gpu)}: {up.said('GB/s')} from pinned memory"
     words += f", {written(paged)} from pageable" if paged is not None else ""
     words += f"; back {written(down)} GB/s" if down is not None else ""
     details = {**rows, "nominal_gb_per_s": host_link_gb_per_s(gpu)}
-    names = {link_name(scene, a, b) for a, b in _pairs(scene, found)}
-    about = f"{link} to the host" if link in names else link
-    return _answer("bandwidth", about, "GB/s", up, f"{words}.", "host to device", details)
+    return _answer("bandwidth", host_link_name(gpu), "GB/s", up, f"{words}.", "host to device", details)
 
 
 def _peers(scene: Scene, found: _Figures) -> Answer | None:
@@ -236,12 +236,6 @@ def _peers(scene: Scene, found: _Figures) -> Answer | None:
     if len(rows) > 2:
         words += f"; the slowest of {len(rows)} ways"
     return _answer("bandwidth", link, "GB/s", ways[slowest], f"{words}.", "peer", details)
-
-
-def _pairs(scene: Scene, found: _Figures) -> list[tuple[int, int]]:
-    indices = [gpu.index for gpu in scene.hardware.gpus]
-    ways = (pair.split("-") for pair in found.told("pair", "peer"))
-    return [(indices[int(a)], indices[int(b)]) for a, b in ways]
 
 
 def _unlike(found: _Figures, name: str, devices: Sequence[int]) -> list[str]:

@@ -150,7 +150,7 @@ def medium(scene: Scene) -> str:
     names = [link_name(scene, a, b) for a, b in ways]
     # The slowest of them is what all wait for.
     if slow is not None and not slow.kind.startswith("NV"):
-        names = [name for name in names if name != "NVLink"] or names
+        names = [name for name in names if not name.startswith("NVLink")] or names
     return names[0]
 
 

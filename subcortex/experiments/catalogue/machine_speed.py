@@ -14,6 +14,7 @@ from subcortex.experiments.catalogue._machine import (
     device,
     gated,
     in_instances,
+    memory_name,
     no_torch,
     sampled,
     visible,
@@ -65,7 +66,7 @@ class MachineSpeed(Experiment):
                 if gpus
                 else "How fast is this machine's CPU?",
                 quantity="bandwidth",
-                about=about,
+                about=memory_name(about),
                 unit="GB/s",
                 prior=memory_prior(scene),
                 noise=NOISES["steady"],

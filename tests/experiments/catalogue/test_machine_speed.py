@@ -16,6 +16,7 @@ from subcortex.experiments.choice import Belief
 from subcortex.experiments.experiment import Scene
 from subcortex.experiments.laboratory.lab import PROBES, Lab, Reading
 from subcortex.hardware import detect
+from subcortex.journal.board.subjects import names_in
 from tests.experiments.harness import VLLM_PYTHON, config_for, lab_for, scene_for
 from tests.hardware import nvml as made_up
 
@@ -96,21 +97,25 @@ async def test_two_h200_come_to_what_the_planner_takes(tmp_path: Path) -> None:
         report = await MachineSpeed().run(lab, MachineSpeed().inquiries(scene)[0])
     by = {(one.quantity, one.about): one for one in report.answers}
     assert by.keys() == {
-        ("bandwidth", "H200"),
-        ("compute", "H200"),
-        ("bandwidth", "PCIe 5.0 x16"),
-        ("bandwidth", "NVLink"),
+        ("bandwidth", "memory of H200"),
+        ("compute", "bfloat16 matrix products on H200"),
+        ("bandwidth", "PCIe 5.0 x16 of H200 to the host"),
+        ("bandwidth", "NVLink NV18 of H200"),
     }
-    peers = by["bandwidth", "NVLink"]
+    peers = by["bandwidth", "NVLink NV18 of H200"]
     assert peers.value == pytest.approx(380.0, rel=0.002)
     assert [(row["a"], row["b"]) for row in peers.details["pairs"]] == [(0, 1), (1, 0)]
     assert peers.details["peer_gb_per_s"]["0-1"] == pytest.approx(390.0, rel=0.002)
     assert peers.details["nominal_gb_per_s"] == 450.0
-    assert by["compute", "H200"].value == pytest.approx(790.0, rel=0.002)
-    assert by["compute", "H200"].details["nominal_tflops"] == 989.4
-    host = by["bandwidth", "PCIe 5.0 x16"]
+    compute = by["compute", "bfloat16 matrix products on H200"]
+    assert compute.value == pytest.approx(790.0, rel=0.002)
+    assert compute.details["nominal_tflops"] == 989.4
+    host = by["bandwidth", "PCIe 5.0 x16 of H200 to the host"]
     assert host.details["device_to_host_pageable_gb_per_s"] == pytest.approx(10.0, rel=0.01)
     assert any("not alike" in one for one in report.noticed)
+    # What a line of notes can name ("NVLink = 600 GB/s", "H200: 4.8 TB/s") is none of these.
+    for _, about in by:
+        assert about not in {name.name for name in names_in(about)}
 
 
 def test_a_card_is_believed_by_its_data_sheet(tmp_path: Path) -> None:
