@@ -237,7 +237,7 @@ def _direct_path(lab: Lab, about: str, size: int) -> Answer | None:
         unit="x",
         outcome=found.kind,
         statement=f"All-reduce of {size // 2**20} MiB {words} "
-        f"({written(low)} to {written(high)} times, {found.n} blocks).",
+        f"({written(low)} to {written(high)} times, n = {found.n} blocks).",
         value=found.estimate,
         low=low,
         high=high,

@@ -44,3 +44,8 @@ def written(value: float) -> str:
     if value == 0 or not isfinite(value):
         return f"{value:g}"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def counted(number: int, one: str, several: str | None = None) -> str:
+    """Return how many of something there are, in words: ``1 boot``, ``2 boots``, ``1 pass``."""
+    return f"{number} {one if number == 1 else several or one + 's'}"

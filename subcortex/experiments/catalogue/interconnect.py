@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from subcortex.config import VllmTier
 from subcortex.engines._flags import last_value
-from subcortex.errors import SubcortexError
+from subcortex.errors import DeadlineExceeded, SubcortexError
 from subcortex.experiments.catalogue._interconnect_report import FOUND, metrics_of, report
 from subcortex.experiments.catalogue._tiers import about, boot_s, gpus_of, vllm_tiers
 from subcortex.experiments.certificate import certificate
@@ -62,6 +63,8 @@ REPEATS, WINDOW_S = 4, 1.0
 MOST_BLOCKS = 3
 _MEASURING_S = 35.0
 _SPARE_TOKENS, _LONGER = 8, 1.2
+#: To stop an engine in, and to reckon.
+_SPARE_S = 10.0
 _COMPILATION = "--compilation-config"
 #: From as fast to twice as slow as with direct peers is nothing to be astonished at.
 _PRIOR: Belief = believed(Interval(1.0, 2.5))
@@ -122,16 +125,19 @@ class Interconnect(Experiment):
         tier = lab.scene.config.tier(inquiry.subject)
         assert isinstance(tier, VllmTier), "inquiries are made of tiers on vLLM alone"
         failed: dict[str, str] = {}
-        block_s = 0.0
-        for block in range(MOST_BLOCKS):
-            if block and (failed or lab.seconds_left < _LONGER * block_s):
-                break
-            began_s = time.monotonic()
-            await _block(lab, tier, block, failed)
-            block_s = time.monotonic() - began_s
-            # A block of an earlier life took no time now, and says nothing of how long one takes.
-            block_s = max(block_s, 60 * inquiry.minutes)
+        limit = asyncio.timeout(max(0.0, lab.seconds_left - _SPARE_S))
+        try:
+            async with limit:
+                await _blocks(lab, tier, 60 * inquiry.minutes, failed)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        missing = _unfinished(lab, tier, failed)
         readings = [one for metric in (*metrics_of(CONCURRENCIES), "boot") for one in lab.readings(metric)]
+        if missing and not readings:
+            raise DeadlineExceeded(
+                f"{about(tier)} was not up in time: nothing was measured", hint="Give it more minutes."
+            )
         return report(
             readings,
             tier,
@@ -139,6 +145,7 @@ class Interconnect(Experiment):
             [one.name for one in ARMS],
             concurrencies=CONCURRENCIES,
             long_tokens=long_tokens(tier),
+            missing=missing,
         )
 
 
@@ -176,15 +183,40 @@ def _unfused(flags: Sequence[str]) -> list[str]:
     return [_COMPILATION, json.dumps(given)]
 
 
+async def _blocks(lab: Lab, tier: VllmTier, expected_s: float, failed: dict[str, str]) -> None:
+    """Measure the first block, and further ones where there is time for a whole one."""
+    block_s = 0.0
+    for block in range(MOST_BLOCKS):
+        if block and (failed or lab.seconds_left < _LONGER * block_s + _SPARE_S):
+            return
+        began_s = time.monotonic()
+        await _block(lab, tier, block, failed)
+        # A block of an earlier life took no time now, and says nothing of how long one takes.
+        block_s = max(time.monotonic() - began_s, expected_s)
+
+
+def _passes(lab: Lab, tier: VllmTier, block: int) -> list[_Pass]:
+    arms = {one.name: one for one in ARMS}
+    order = [name for number, name in abba(list(arms), block + 1) if number == block]
+    return [_Pass(lab, tier, arms[name], block, place) for place, name in enumerate(order)]
+
+
+def _unfinished(lab: Lab, tier: VllmTier, failed: Mapping[str, str]) -> list[str]:
+    """Return the arms that the first block lacks a pass of."""
+    lacking = [one.arm.name for one in _passes(lab, tier, 0) if one.missing()]
+    return [name for name in dict.fromkeys(lacking) if name not in failed]
+
+
 async def _block(lab: Lab, tier: VllmTier, block: int, failed: dict[str, str]) -> None:
     """Measure one block; neighbours of one arm share the engine that is still warm."""
-    order = [name for number, name in abba([one.name for one in ARMS], block + 1) if number == block]
-    arms = {one.name: one for one in ARMS}
-    for place, name in enumerate(order):
-        one = _Pass(lab, tier, arms[name], block, place)
+    passes = _passes(lab, tier, block)
+    for one in passes:
+        name = one.arm.name
         if name in failed or not one.missing():
             continue
-        lab.say(f"{about(tier)} {name}", (block * len(order) + place) / len(order) if not block else None)
+        if lab.seconds_left <= _SPARE_S:
+            return
+        lab.say(f"{about(tier)} {name}", one.place / len(passes) if not block else None)
         try:
             await one.measure()
         except SubcortexError as error:
@@ -212,8 +244,8 @@ class _Pass:
 
     async def measure(self) -> None:
         async with self.lab.engine(in_arm(self.tier, self.arm)) as served:
-            if served.fresh:
-                self._keep("boot", served.boot_s, "s", 0)
+            # Of a warm one too, since it tells one engine from another.
+            self._keep("boot", served.boot_s, "s", 0, fresh=served.fresh)
             endpoint = await Endpoint.of(served)
             await self._alone(endpoint)
             async with Load.on(

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from subcortex.config import LlamaCppTier, VllmTier
-from subcortex.errors import DoesNotFit
+from subcortex.errors import DeadlineExceeded, DoesNotFit
 from subcortex.experiments import catalogue
 from subcortex.experiments.catalogue import interconnect
-from subcortex.experiments.catalogue._interconnect_report import report
+from subcortex.experiments.catalogue._interconnect_report import engines_of, report
 from subcortex.experiments.catalogue.interconnect import ARMS, in_arm, long_tokens
 from subcortex.experiments.experiment import Scene
 from subcortex.experiments.laboratory.engines import Served
@@ -24,6 +24,7 @@ from subcortex.hardware import Gpu, Hardware
 from tests.experiments.harness import MODELS, config_for, lab_for, scene_for
 
 ARM_NAMES = [one.name for one in ARMS]
+PASSES = [*ARM_NAMES, *reversed(ARM_NAMES)]
 TIER = {"name": "deep", "engine": "vllm", "model": "owner/some-70b", "tensor_parallel_size": 2}
 
 
@@ -90,11 +91,11 @@ async def test_a_block_goes_there_and_back_and_a_killed_one_goes_on_with_its_rep
     assert (main.quantity, main.about, main.unit) == (inquiry.quantity, inquiry.about, inquiry.unit)
     assert main.n == 2
     assert "bounds PCIe from below" in main.statement
-    assert "1 and 2 boots" in main.statement
-    assert main.details["boots"] == {"as found": 2, "NCCL only": 2, "no peer path": 1}
+    assert "engines: 1 no peer path, 2 as found" in main.statement
+    assert main.details["engines"] == {"as found": 2, "NCCL only": 2, "no peer path": 1}
     for arm in ARM_NAMES:
         figures = main.details["arms"][arm]
-        assert set(figures) == {"ttft_short_s", "ttft_long_s", "tpot_s", "tok_s_1", "tok_s_2", "boots"}
+        assert set(figures) == {"ttft_short_s", "ttft_long_s", "tpot_s", "tok_s_1", "tok_s_2", "engines"}
         samples = sorted(one.value for one in keep.kept if one.metric == "tok_s_2" and one.arm == arm)
         assert len(samples) == 4
         assert figures["tok_s_2"] == pytest.approx((samples[1] + samples[2]) / 2)
@@ -205,3 +206,38 @@ def test_what_was_throttled_is_in_no_ratio():
     main = next(one for name, one in found.items() if name.endswith("70b speed_ratio"))
     assert main.outcome == "inconclusive"
     assert main.value is None
+
+
+def test_an_engine_that_was_warm_already_counts_as_one():
+    told = [Reading("tpot", 0.02, "s", arm, facts={"round": 0, "place": i}) for i, arm in enumerate(PASSES)]
+    # An older run kept the seconds of a start that it made itself, and none of the first, which was warm.
+    boots = {1: 140.0, 2: 107.0, 4: 104.0, 5: 110.0}
+    older = [Reading("boot", s, "s", PASSES[i], facts={"round": 0, "place": i}) for i, s in boots.items()]
+    assert engines_of([*told, *older], ARM_NAMES) == {"as found": 2, "NCCL only": 2, "no peer path": 1}
+    every = {0: 163.0, 3: 107.0, **boots}
+    newer = [Reading("boot", s, "s", PASSES[i], facts={"round": 0, "place": i}) for i, s in every.items()]
+    assert engines_of([*told, *newer], ARM_NAMES) == {"as found": 2, "NCCL only": 2, "no peer path": 1}
+
+
+async def test_what_was_measured_is_told_when_time_is_over(scene: Scene, started: list[str]):
+    experiment = catalogue.find("interconnect")
+    [inquiry] = experiment.inquiries(scene)
+    async with lab_for(scene, seconds=0) as (lab, keep):
+        with pytest.raises(DeadlineExceeded, match="nothing was measured"):
+            await experiment.run(lab, inquiry)
+    assert (started, keep.boots) == ([], [])
+    # The way there of a block: each arm once, so that drift is in every ratio.
+    there = [
+        Reading(metric, 0.02 * (1 + 0.5 * i) + 0.001 * n, "s", arm, n, facts={"round": 0, "place": i})
+        for i, arm in enumerate(ARM_NAMES)
+        for metric in ("tpot", "ttft_short", "ttft_long")
+        for n in range(2)
+    ]
+    async with lab_for(scene, seconds=0, earlier=there) as (lab, _):
+        found = await experiment.run(lab, inquiry)
+    main = found.answers[0]
+    assert (main.quantity, main.outcome, main.low) == ("speed_ratio", "inconclusive", None)
+    assert main.value == pytest.approx(0.0405 / 0.0205)
+    assert "drift is in it" in main.statement
+    assert any("want of time: as found, NCCL only, no peer path" in one for one in found.noticed)
+    assert {one.quantity for one in found.answers if one.outcome == "measured"} == {"ttft", "tpot"}
