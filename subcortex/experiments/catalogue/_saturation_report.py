@@ -32,8 +32,8 @@ def report(
     """Return the report on one tier.
 
     Args:
-        readings: All samples of the run: ``tok_s`` by concurrency, ``ttft`` and ``tpot`` alone, and the
-            client's ceiling.
+        readings: All samples of the run: ``tok_s`` by concurrency, ``ttft`` and ``tpot`` alone, the
+            client's ceiling, and the tokens of the KV pool.
         configured: The tier.
         measured: As it was started.
         end: How the ladder ended.
@@ -46,7 +46,7 @@ def report(
         answers.insert(1, _speed(windows, configured, end))
     return Report(
         answers=tuple(answers),
-        noticed=tuple(_noticed(windows, configured, measured, end)),
+        noticed=(*_noticed(windows, configured, measured, end), *_pool_bound(readings, windows, end, tokens)),
         gaps=tuple(_gaps(configured, windows, end, most)),
         charts=(_chart(windows, configured, end),) if windows else (),
     )
@@ -193,6 +193,20 @@ def _noticed(windows: dict[int, Median], configured: LocalTier, measured: LocalT
                 f"{written(windows[last].value)} at {last}."
             )
     return said
+
+
+def _pool_bound(readings: Sequence[Reading], windows: dict[int, Median], end: End, tokens: int) -> list[str]:
+    """Say where the KV pool, and not the GPU, may be what throughput waits for."""
+    pool = max((int(one.value) for one in readings if one.metric == "kv_tokens"), default=0)
+    whole = pool // (2 * tokens)
+    reached = end.knee if end is not None else max(windows, default=0)
+    if not pool or reached <= whole:
+        return []
+    return [
+        f"Its KV pool of {pool} tokens holds {whole} whole requests of {2 * tokens} tokens (question and "
+        f"answer), fewer than {written(reached)}: beyond that some wait or are computed anew, so that a "
+        "larger pool may move the knee."
+    ]
 
 
 def _gaps(tier: LocalTier, windows: dict[int, Median], end: End, most: int) -> list[str]:

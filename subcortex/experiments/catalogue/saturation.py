@@ -35,7 +35,9 @@ class Scale:
         tokens: Of a question, and again of its answer, under load.
         alone_tokens: Of an answer alone; its question is as long as under load.
         alone: How many answers alone.
-        window_s: Of the ladder.
+        most: Requests at once at the most; no engine works on more unless its flags say so.
+        window_s: Of the ladder; shorter where little time is left, but no shorter than ``least_window_s``:
+            a window is to hold several steps of the engine, also one that reads the prompts of many requests.
         most_s: Seconds of windows after which the ladder gives up.
         around: Requests at once where a knee is expected, for the prior.
         minutes: Of measuring.
@@ -44,16 +46,25 @@ class Scale:
     tokens: int
     alone_tokens: int
     alone: int
+    most: int
     window_s: float
+    least_window_s: float
     most_s: float
     around: float
     minutes: float
 
 
-ON_GPUS = Scale(tokens=256, alone_tokens=64, alone=7, window_s=1.0, most_s=240.0, around=48.0, minutes=3.0)
-ON_CPU = Scale(tokens=64, alone_tokens=160, alone=7, window_s=0.5, most_s=60.0, around=6.0, minutes=1.5)
-#: More at once nobody here asks for; vLLM takes as many unless its flags say less.
-MOST = 256
+ON_GPUS = Scale(
+    tokens=128, alone_tokens=64, alone=7, most=1024, window_s=3.0, least_window_s=1.5, most_s=300.0,
+    around=48.0, minutes=4.0,
+)  # fmt: skip
+ON_CPU = Scale(
+    tokens=64, alone_tokens=160, alone=7, most=256, window_s=0.5, least_window_s=0.5, most_s=60.0,
+    around=6.0, minutes=1.5,
+)  # fmt: skip
+#: Windows until a ladder to a thousand is over, and what share of the time they are: filling up the queue to
+#: another size takes the rest.
+_WINDOWS, _MEASURING_SHARE = 80, 0.8
 #: Slots that llama.cpp is started with: more than configured, so that a knee beyond those shows.
 SLOTS = 16
 _SEQUENCES = "--max-num-seqs"
@@ -92,7 +103,7 @@ class Saturation(Experiment):
             minutes=scale.minutes + boot_s(scene, tier, None) / 60,
             needs=Needs(gpus=len(gpus)),
             depends_on=certificate(
-                scene, tier=measured, gpus=gpus, tokens=scale.tokens, most=most_of(measured)
+                scene, tier=measured, gpus=gpus, tokens=scale.tokens, most=most_of(measured, scale.most)
             ),
         )
 
@@ -100,19 +111,25 @@ class Saturation(Experiment):
         """Ask alone first; then let the ladder say how many at once, until it knows the knee."""
         configured = local_tier(lab.scene, inquiry.subject)
         tier, scale = as_measured(lab.scene, configured), scale_of(lab.scene, configured)
+        tokens, most = tokens_of(tier, scale), most_of(tier, scale.most)
         async with lab.engine(tier) as served:
             endpoint = await Endpoint.of(served)
-            tokens = tokens_of(tier, scale)
+            pool = served.figures.kv_tokens if served.figures else None
+            if pool and not lab.readings("kv_tokens"):
+                lab.sample("kv_tokens", pool, "tokens")
             await _alone(lab, endpoint, tokens, alone_tokens_of(tier, scale), scale.alone)
-            limits = Limits(most_of(tier), scale.window_s, scale.most_s)
+            spent_s = sum(float(one.facts["seconds"]) for one in lab.readings("tok_s"))
+            limits = limits_of(scale, most, left_s=lab.seconds_left - _SPARE_S, spent_s=spent_s)
             end = await _climbed(lab, endpoint, tokens, limits)
         reach = max((int(one.facts["concurrency"]) for one in lab.readings("tok_s")), default=1)
         if not lab.readings("client ceiling", concurrency=reach):
             lab.sample("client ceiling", await ceiling(reach), "tokens/s", concurrency=reach)
         readings = [
-            one for metric in ("tok_s", "ttft", "tpot", "client ceiling") for one in lab.readings(metric)
+            one
+            for metric in ("tok_s", "ttft", "tpot", "client ceiling", "kv_tokens")
+            for one in lab.readings(metric)
         ]
-        return report(readings, configured, tier, end, most=most_of(tier), tokens=tokens)
+        return report(readings, configured, tier, end, most=most, tokens=tokens)
 
 
 def scale_of(scene: Scene, tier: LocalTier) -> Scale:
@@ -131,12 +148,26 @@ def as_measured(scene: Scene, tier: LocalTier) -> LocalTier:
     return tier.model_copy(update=changes | {"context_tokens": context_tokens})
 
 
-def most_of(tier: LocalTier) -> int:
-    """Return how many requests a tier's engine works on at once, as it is started; ``MOST`` at most."""
+def most_of(tier: LocalTier, most: int) -> int:
+    """Return how many requests a tier's engine works on at once, as it is started; ``most`` at most."""
     if isinstance(tier, LlamaCppTier):
-        return min(MOST, tier.parallel)
+        return min(most, tier.parallel)
     given = last_value(tier.flags, _SEQUENCES)
-    return min(MOST, int(given)) if given is not None and given.isdecimal() and int(given) > 0 else MOST
+    return min(most, int(given)) if given is not None and given.isdecimal() and int(given) > 0 else most
+
+
+def limits_of(scale: Scale, most: int, *, left_s: float, spent_s: float) -> Limits:
+    """Return what the ladder may do in the time that is left.
+
+    Args:
+        scale: Of the requests.
+        most: Requests at once.
+        left_s: For windows and all between them.
+        spent_s: Of windows in an earlier life of the run.
+    """
+    measuring_s = max(0.0, _MEASURING_SHARE * left_s) + spent_s
+    window_s = min(scale.window_s, max(scale.least_window_s, measuring_s / _WINDOWS))
+    return Limits(most, window_s, min(scale.most_s, measuring_s))
 
 
 def tokens_of(tier: LocalTier, scale: Scale) -> int:

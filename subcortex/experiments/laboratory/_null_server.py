@@ -33,7 +33,7 @@ def _main() -> None:
     events = _chunk(_EVENT)
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(sys.argv[1])
-    listening.listen(1024)
+    listening.listen(4096)
     listening.setblocking(False)
     waiting = selectors.DefaultSelector()
     waiting.register(listening, selectors.EVENT_READ)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ from subcortex.errors import SubcortexError
 from subcortex.experiments.worker.handing import handed_over
 from subcortex.experiments.worker.running import work
 
+#: A load of a thousand requests has as many sockets; by default a process may open 1024 files.
+_FILES = 16384
 #: What is left of a run that was told to stop has this long to end; seconds.
 _LAST_S = 0.5
 
@@ -39,12 +42,21 @@ def main() -> int:
         ],
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
+    _may_open(_FILES)
     try:
         asyncio.run(_until_told(handed_over(given.config), given.run_ids))
     except SubcortexError as error:
         print(error, file=sys.stderr)
         return error.exit_code
     return 0
+
+
+def _may_open(files: int) -> None:
+    """Allow this process, and what it starts, so many open files, or as many as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = files if hard == resource.RLIM_INFINITY else min(files, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 async def _until_told(config: Config, run_ids: list[str]) -> None:

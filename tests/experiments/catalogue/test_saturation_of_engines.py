@@ -11,13 +11,20 @@ from subcortex.config import LlamaCppTier, VllmTier
 from subcortex.experiments import catalogue
 from subcortex.experiments.catalogue import saturation
 from subcortex.experiments.catalogue._saturation_report import client_bound, report
-from subcortex.experiments.catalogue.saturation import ON_CPU, ON_GPUS, as_measured, most_of, tokens_of
+from subcortex.experiments.catalogue.saturation import (
+    ON_CPU,
+    ON_GPUS,
+    as_measured,
+    limits_of,
+    most_of,
+    tokens_of,
+)
 from subcortex.experiments.laboratory.lab import Reading
 from subcortex.experiments.saturation import Done, Inconclusive
 from subcortex.experiments.statistics import Interval
 from tests.experiments.harness import config_for, lab_for, scene_for
 
-SMALL = replace(ON_CPU, tokens=24, alone_tokens=300, alone=3, window_s=0.1, most_s=4.0)
+SMALL = replace(ON_CPU, tokens=24, alone_tokens=300, alone=3, window_s=0.1, least_window_s=0.1, most_s=4.0)
 
 
 async def test_the_knee_of_a_real_engine_and_a_second_life_that_measures_nothing_again(
@@ -131,16 +138,21 @@ def test_what_stands_out_is_said():
 
 @pytest.mark.parametrize(
     ("flags", "most"),
-    [([], 256), (["--max-num-seqs", "64"], 64), (["--max-num-seqs=1024"], 256), (["--max_num_seqs", "8"], 8)],
+    [
+        ([], 1024),
+        (["--max-num-seqs", "64"], 64),
+        (["--max-num-seqs=4096"], 1024),
+        (["--max_num_seqs", "8"], 8),
+    ],
 )
 def test_vllm_works_on_as_many_as_its_flags_say(flags: list[str], most: int):
-    assert most_of(VllmTier(name="deep", model="x/y", flags=flags)) == most
+    assert most_of(VllmTier(name="deep", model="x/y", flags=flags), ON_GPUS.most) == most
 
 
 def test_requests_are_no_longer_than_the_context():
     tier = VllmTier(name="deep", model="x/y", context_tokens=200)
     assert tokens_of(tier, ON_GPUS) == 96
-    assert tokens_of(tier.model_copy(update={"context_tokens": 8192}), ON_GPUS) == 256
+    assert tokens_of(tier.model_copy(update={"context_tokens": 8192}), ON_GPUS) == 128
 
 
 def test_llamacpp_is_measured_with_more_slots_and_vllm_as_it_is(folder: Path):
@@ -149,6 +161,26 @@ def test_llamacpp_is_measured_with_more_slots_and_vllm_as_it_is(folder: Path):
     assert (found.parallel, found.context_tokens) == (saturation.SLOTS, 64 + 160 + 8)
     assert found.max_concurrent >= saturation.SLOTS
     many = as_measured(scene, TIER.model_copy(update={"parallel": 40}))
-    assert most_of(many) == 40
+    assert most_of(many, ON_CPU.most) == 40
     tier = VllmTier(name="deep", model="x/y")
     assert as_measured(scene, tier) is tier
+
+
+def test_windows_are_as_long_as_the_time_allows():
+    plenty = limits_of(ON_GPUS, 1024, left_s=900.0, spent_s=0.0)
+    assert (plenty.window_s, plenty.most_s) == (3.0, 300.0)
+    some = limits_of(ON_GPUS, 1024, left_s=200.0, spent_s=0.0)
+    assert (some.window_s, some.most_s) == (2.0, 160.0)
+    # Shorter than a step of the engine they would say nothing; what an earlier life measured counts.
+    little = limits_of(ON_GPUS, 1024, left_s=30.0, spent_s=60.0)
+    assert (little.window_s, little.most_s) == (1.5, 84.0)
+    assert limits_of(ON_CPU, 256, left_s=-5.0, spent_s=0.0).most_s == 0.0
+
+
+def test_a_pool_that_holds_fewer_than_the_knee_is_told():
+    seen = [*windows((128, 3000.0), (256, 3900.0)), reading("kv_tokens", 104848.0)]
+    far = Done(480.0, Interval(430.0, 520.0), 4000.0, Interval(3900.0, 4100.0))
+    [said] = report(seen, TIER, TIER, far, most=1024, tokens=128).noticed[-1:]
+    assert "holds 409 whole requests of 256 tokens" in said
+    near = report(seen, TIER, TIER, END, most=1024, tokens=128).noticed
+    assert not any("pool" in one for one in near)

@@ -51,7 +51,8 @@ async def test_an_answer_alone_has_the_length_asked_for_and_times_that_add_up(fo
             assert 0 < found.ttft_s <= found.latency_s <= took_s
             assert found.tpot_s == pytest.approx((found.latency_s - found.ttft_s) / 39)
             assert sum(found.itl_s) == pytest.approx(found.latency_s - found.ttft_s, abs=1e-6)
-            assert len(found.itl_s) < 40
+            # The word that it is over may come in a read of its own.
+            assert len(found.itl_s) <= 40
         # The very same words twice, and both times all of them read anew.
         assert await counter(served, "llamacpp:prompt_tokens_total") == 200
 
