@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from subcortex.config import Config
 from subcortex.errors import InvalidRequest
 from subcortex.experiments import catalogue, forms
 from subcortex.experiments.experiment import Experiment, Inquiry, Scene
 from subcortex.experiments.laboratory.surroundings import scene_of
-from subcortex.journal.diary import Diary, experiments
-from subcortex.journal.diary.experiment_records import AskedBy, RunRecord
+from subcortex.journal.diary import Diary, board_queries, experiments
+from subcortex.journal.diary.experiment_records import AskedBy, RunRecord, RunState
 from subcortex.mind.experimenting.choosing import Proposal, choose
 from subcortex.mind.experimenting.expiring import expire_changed, recall
 
 #: A run may take so many times what it is expected to, and at least so long; seconds.
 _PATIENCE, _LEAST_S = 3.0, 300.0
+#: Nobody but a person asks for so long what a person has cancelled.
+_UNWANTED = timedelta(days=1)
 
 
 def ask(
@@ -70,41 +73,76 @@ def ask_next(
     *,
     minutes: float | None = None,
     most_gpu_minutes: float | None = None,
+    gap_id: str | None = None,
+    drive: str | None = None,
     scene: Scene | None = None,
 ) -> RunRecord | None:
     """Have the run that is worth most wait for the machine; None if nothing is worth asking.
 
-    What was measured on another machine is taken back first, and what is known answers who asks it.
+    What was measured on another machine is taken back first, and what is known answers who asks it. What a
+    person has cancelled lately is asked by nobody else.
 
     Args:
         diary: The journal's database.
         config: Whose drives press, and whose tiers are measured.
         asked_by: Who wants to know.
         minutes: What it may take; None for three times what is expected.
-        most_gpu_minutes: What is expected to cost more is left for another day.
+        most_gpu_minutes: What is expected to cost more is left for another day, and none may take more.
+        gap_id: Only what may answer this question of the board, or has to run before that.
+        drive: Whose run it is, if not that of the drive which raised the question.
         scene: This machine, if somebody has just looked.
 
     Raises:
+        InvalidRequest: There is no such question.
         JournalError, EmergenceFailed: As ``choosing.choose``.
     """
+    if gap_id is not None:
+        gap_id = board_queries.gap(diary, gap_id).id
     seen = scene or scene_of(config)
     expire_changed(diary, seen)
     proposals = choose(config, diary, seen)
     recall(diary, proposals)
+    unwanted = _unwanted(diary) if asked_by != "person" else frozenset()
     for one in proposals:
-        if one.remembered is not None:
+        if one.remembered is not None or one.digest in unwanted:
             continue
-        if most_gpu_minutes is not None and one.gpu_minutes > most_gpu_minutes:
+        if gap_id is not None and gap_id not in _served(one, proposals):
             continue
-        return _proposed(diary, one, asked_by, minutes)
+        if most_gpu_minutes is not None:
+            if one.gpu_minutes > most_gpu_minutes:
+                continue
+            minutes = min(_minutes(one.inquiry), most_gpu_minutes / max(one.inquiry.needs.gpus, 1))
+        gaps = [gap.id for gap in one.gaps]
+        return _enqueued(
+            diary,
+            one.experiment,
+            one.inquiry,
+            one.digest,
+            asked_by,
+            minutes,
+            gap_id=gap_id if gap_id in gaps else next(iter(gaps), None),
+            drive=drive or one.drive,
+        )
     return None
 
 
-def _proposed(diary: Diary, one: Proposal, asked_by: AskedBy, minutes: float | None) -> RunRecord:
-    gap_id = one.gaps[0].id if one.gaps else None
-    return _enqueued(
-        diary, one.experiment, one.inquiry, one.digest, asked_by, minutes, gap_id=gap_id, drive=one.drive
-    )
+def _served(one: Proposal, proposals: Sequence[Proposal]) -> set[str]:
+    """Return the questions that a run is for: its own, and those of the experiment that it opens."""
+    opened = [other for other in proposals if other.experiment.name == one.opens]
+    return {gap.id for found in (one, *opened) for gap in found.gaps}
+
+
+def _unwanted(diary: Diary) -> frozenset[str]:
+    """Return what a person has cancelled lately, by digest."""
+    since = diary.clock.now() - _UNWANTED
+    cancelled: tuple[RunState, ...] = ("cancelled",)
+    found = experiments.runs(diary, states=cancelled)
+    return frozenset(run.digest for run in found if run.ended_at is not None and run.ended_at > since)
+
+
+def _minutes(inquiry: Inquiry) -> float:
+    """Return what a run may take where nobody says."""
+    return max(_LEAST_S / 60.0, _PATIENCE * inquiry.minutes)
 
 
 def _inquiries(experiment: Experiment, scene: Scene, subject: str | None) -> list[Inquiry]:
@@ -140,14 +178,13 @@ def _enqueued(
     gap_id: str | None = None,
     drive: str | None = None,
 ) -> RunRecord:
-    expected_s = inquiry.minutes * 60.0
     return experiments.enqueue(
         diary,
         experiment=experiment.name,
         subject=inquiry.subject,
         inquiry=forms.inquiry_to_json(inquiry),
         asked_by=asked_by,
-        seconds=minutes * 60.0 if minutes is not None else max(_LEAST_S, _PATIENCE * expected_s),
+        seconds=60.0 * (minutes if minutes is not None else _minutes(inquiry)),
         digest=digest,
         gap_id=gap_id,
         drive=drive,

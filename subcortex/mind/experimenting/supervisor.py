@@ -9,21 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
 from math import inf
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
 from subcortex.clock import Clock, SystemClock
 from subcortex.config import Config
-from subcortex.errors import DeadlineExceeded, DoesNotFit, EngineFailed, InvalidRequest, SubcortexError
-from subcortex.experiments.worker.limits import time_left_s
+from subcortex.errors import DeadlineExceeded, DoesNotFit, EngineFailed, SubcortexError
 from subcortex.fleet import Fleet
 from subcortex.journal import processes
 from subcortex.journal.diary import Diary, experiments
 from subcortex.journal.diary.experiment_records import OPEN_STATES, AskedBy, RunRecord
+from subcortex.mind.experimenting.ledger import Follow, Ledger
 from subcortex.mind.experimenting.room import Shortage, gpus_of, shortage, together
+from subcortex.mind.experimenting.shift import Pace, Shift
 from subcortex.mind.experimenting.turns import Turn, batch_of, in_turn, is_lost, may_begin, needs_of
 from subcortex.mind.experimenting.windows import Windows
 from subcortex.mind.experimenting.worker import COMMAND, Worker
@@ -32,50 +32,6 @@ __all__ = ["COMMAND", "HOLDER", "Experimenting", "Pace", "spent_today"]
 
 #: Whom the fleet lends to.
 HOLDER = "an experiment"
-
-#: Has everything follow from a run that is measured; called in a thread, and again until it succeeds.
-Follow = Callable[[Diary, Config, str], Any]
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How often things are looked at, and how long they may take; seconds.
-
-    Args:
-        look_s: Between looks while runs wait or are under way.
-        poll_s: Between looks for runs that another process asked for.
-        quiet_s: After a thought, before a person's run goes on.
-        rest_s: For tiers to make room.
-        over_s: That a run may go on after its time before its worker is killed.
-        sour_s: After something went wrong, before it is tried again.
-        machine_s: Between looks at what other programs hold of the GPUs.
-    """
-
-    look_s: float = 0.25
-    poll_s: float = 5.0
-    quiet_s: float = 2.0
-    rest_s: float = 180.0
-    over_s: float = 30.0
-    sour_s: float = 5.0
-    machine_s: float = 1.0
-
-
-@dataclass(slots=True)
-class _Shift:
-    """One worker's time: the runs it was given, and why it is to end before they are done."""
-
-    runs: tuple[RunRecord, ...]
-    gpus: frozenset[int]
-    told: asyncio.Event = field(default_factory=asyncio.Event)
-    why: str | None = None
-    worker: Worker | None = None
-    killing: asyncio.Task[None] | None = None
-    ends_s: dict[tuple[str, int], float] = field(default_factory=dict)
-
-    @property
-    def ids(self) -> frozenset[str]:
-        return frozenset(run.id for run in self.runs)
 
 
 class Experimenting:
@@ -106,20 +62,17 @@ class Experimenting:
         self._fleet = fleet
         self._thinking = thinking
         self._idle_s = idle_s
-        self._follow = follow or _follow
         self._command = command or COMMAND
         self._clock = clock or SystemClock()
         self._pace = pace or Pace()
-        self._diary: Diary | None = None
+        self._ledger = Ledger(config, follow or _follow, self._clock)
         self._task: asyncio.Task[None] | None = None
         self._windows: Windows | None = None
         self._woken = asyncio.Event()
-        self._asking = asyncio.Lock()
-        self._shift: _Shift | None = None
+        self._shift: Shift | None = None
         self._turn = Turn()
         self._closing = False
         self._looked_s = -inf
-        self._followed_s: dict[str, float] = {}
         self._log = structlog.get_logger("experiments")
         #: How many runs are not over, as far as is known.
         self.open_runs = 0
@@ -141,12 +94,15 @@ class Experimenting:
         if self._windows is not None:
             self._windows.close()
         self.make_way("the daemon stops")
-        if self._task is not None:
-            self._woken.set()
-            await asyncio.wait({self._task})
-        async with self._asking:
-            if self._diary is not None:
-                self._diary.close()
+        try:
+            async with asyncio.timeout(self._pace.close_s):
+                if self._task is not None:
+                    self._woken.set()
+                    await asyncio.wait({self._task})
+                await self._ledger.close()
+        except TimeoutError:
+            # A driver or a disk that hangs: the journal has what was sampled, and keepers end what is left.
+            self._log.warning("experiments did not stop in time", within_s=self._pace.close_s)
 
     @property
     def busy(self) -> bool:
@@ -156,12 +112,9 @@ class Experimenting:
     def make_way(self, why: str) -> None:
         """Have what is under way give way: its processes are killed from here on. Returns at once."""
         shift = self._shift
-        if shift is None or shift.why is not None:
-            return
-        shift.why = why
-        shift.told.set()
-        self._kill(shift)
-        self._fleet.give_back(HOLDER)
+        if shift is not None and shift.why is None:
+            shift.end(why)
+            self._fleet.give_back(HOLDER)
 
     def look_at_loans(self) -> None:
         """Give way if GPUs have just been lent to somebody else."""
@@ -176,30 +129,66 @@ class Experimenting:
         subject: str | None = None,
         minutes: float | None = None,
         again: bool = False,
-        asked_by: AskedBy = "person",
     ) -> list[RunRecord]:
-        """Have experiments run by their names, or (None) the one that is worth most; see ``asking``.
+        """Have experiments run for a person, by their names or (None) the one that is worth most.
 
         Raises:
             InvalidRequest: There is no such experiment or subject, or it is not applicable here.
             JournalError: The database cannot be written.
         """
-
         asking, scene = await asyncio.to_thread(_asking, self._config)
 
         def put(diary: Diary) -> list[RunRecord]:
             if names is None:
-                run = asking.ask_next(diary, self._config, asked_by, minutes=minutes, scene=scene)
+                run = asking.ask_next(diary, self._config, "person", minutes=minutes, scene=scene)
                 return [run] if run is not None else []
             found: list[RunRecord] = asking.ask(
                 diary, self._config, names, subject=subject, minutes=minutes, again=again, scene=scene
             )
             return found
 
-        found = await self._with_diary(put)
-        self.open_runs += 1
+        return self._asked(await self._ledger.do(put))
+
+    async def ask_for(
+        self, asked_by: AskedBy, *, gap_id: str | None = None, drive: str | None = None
+    ) -> RunRecord | None:
+        """Have what is worth most run, of what the day's minutes have room for; None if there is nothing.
+
+        Args:
+            asked_by: Who wants to know; no person, whose runs cost nobody's day.
+            gap_id: Only what may answer this question of the board, or has to run before.
+            drive: Whom the answer satisfies, if it is not the question's own.
+
+        Raises:
+            InvalidRequest: There is no such question.
+            JournalError, EmergenceFailed: As ``choosing.choose``.
+        """
+        asking, scene = await asyncio.to_thread(_asking, self._config)
+
+        def put(diary: Diary) -> RunRecord | None:
+            left = self._config.experiments.minutes_a_day - spent_today(diary)
+            if left <= 0:
+                return None
+            run: RunRecord | None = asking.ask_next(
+                diary,
+                self._config,
+                asked_by,
+                most_gpu_minutes=left,
+                gap_id=gap_id,
+                drive=drive,
+                scene=scene,
+            )
+            return run
+
+        run = await self._ledger.do(put)
+        self._asked([run] if run is not None else [])
+        return run
+
+    def _asked(self, runs: list[RunRecord]) -> list[RunRecord]:
+        # Until the next look counts them: nobody is to stop an idle daemon in between.
+        self.open_runs += any(run.state in OPEN_STATES for run in runs)
         self._woken.set()
-        return found
+        return runs
 
     async def cancel(self, run_id: str) -> RunRecord:
         """Give a run up, by its id or a beginning of it; returns when its processes are gone.
@@ -207,8 +196,13 @@ class Experimenting:
         Raises:
             InvalidRequest: There is no such run, or it is over already.
         """
-        before = await self._with_diary(lambda diary: experiments.run(diary, run_id))
-        found = await self._with_diary(lambda diary: experiments.cancelled(diary, before.id))
+
+        def put(diary: Diary) -> tuple[RunRecord, RunRecord]:
+            with diary.transaction():
+                before = experiments.run(diary, run_id)
+                return before, experiments.cancelled(diary, before.id)
+
+        before, found = await self._ledger.do(put)
         shift = self._shift
         if shift is not None and before.state == "running" and before.id in shift.ids:
             self.make_way("a run was cancelled")
@@ -219,11 +213,11 @@ class Experimenting:
 
     async def run(self, run_id: str) -> RunRecord:
         """Return a run by its id or a beginning of it; InvalidRequest for none, or several."""
-        return await self._with_diary(lambda diary: experiments.run(diary, run_id))
+        return await self._ledger.run(run_id)
 
     async def runs(self) -> list[RunRecord]:
         """Return the runs that are not over, in the order that they were asked for."""
-        return await self._with_diary(lambda diary: experiments.runs(diary, states=OPEN_STATES))
+        return await self._ledger.open_runs()
 
     async def watch(self, run_id: str) -> AsyncGenerator[RunRecord, None]:
         """Yield a run as it is, then each change of its state or progress, until it is over.
@@ -237,7 +231,7 @@ class Experimenting:
             if now != last:
                 yield run
                 last = now
-            unfollowed = run.state == "measured" and run.id in self._followed_s
+            unfollowed = run.state == "measured" and self._ledger.is_stuck(run.id)
             if run.state not in OPEN_STATES or unfollowed or self._closing:
                 return
             await asyncio.sleep(self._pace.look_s)
@@ -266,32 +260,46 @@ class Experimenting:
 
     async def _step(self) -> bool:
         """Do what can be done now; return whether anything is left that could be done soon."""
-        runs = await self._with_diary(lambda diary: experiments.runs(diary, states=OPEN_STATES))
+        runs = await self._ledger.open_runs()
         # What nothing follows from keeps no daemon up.
-        self.open_runs = len([run for run in runs if run.id not in self._followed_s])
+        self.open_runs = len([run for run in runs if not self._ledger.is_stuck(run.id)])
         if self._turn.lending.taken:
             await self._look_for_others()
+        # One at a time: somebody may have started a worker by hand, or one would not die.
+        elsewhere = False
         for run in runs:
-            if run.state == "running" and is_lost(run, processes.alive):
-                await self._lose(run, "its process was gone")
-            elif run.state == "measured":
-                await self._follow_up(run)
+            if run.state == "measured":
+                await self._ledger.follow_up(run)
+            elif run.state == "running" and is_lost(run, processes.alive):
+                await self._ledger.lose(run, "its process was gone")
+            elsewhere |= run.state == "running"
         waiting = [run for run in in_turn(runs) if run.id not in self._unfit()]
+        spent = await self._spent(waiting)
         for run in waiting:
-            why = self._why_not_now(run)
+            why = "another process runs one" if elsewhere else self._why_not_now(run, spent=spent)
             if why is None:
                 await self._work(batch_of(run, waiting, self._config))
                 return True
             self.waits[run.id] = why
         self.waits = {run.id: self.waits[run.id] for run in runs if run.id in self.waits}
-        return bool(runs)
+        return self.open_runs > 0
+
+    async def _spent(self, waiting: Sequence[RunRecord]) -> bool:
+        """Return whether the day's minutes are spent, if anybody waits whom they concern."""
+        if all(run.asked_by == "person" for run in waiting):
+            return False
+        return await self._ledger.do(spent_today) >= self._config.experiments.minutes_a_day
 
     def _unfit(self) -> frozenset[str]:
         """Return the runs for which there was no room a moment ago."""
         return self._turn.unfit(self._clock.monotonic_s())
 
-    def _why_not_now(self, run: RunRecord) -> str | None:
+    def _why_not_now(self, run: RunRecord, *, spent: bool) -> str | None:
         """Return why a run may not begin now, in words; room aside."""
+        if self._closing:
+            return "the daemon stops"
+        if spent and run.asked_by != "person":
+            return "the day's minutes are spent (experiments.minutes_a_day)"
         if self._thinking():
             return "thoughts are under way"
         quiet = may_begin(run, self._idle_s(), self._pace.quiet_s, self._config.agent.idle_s)
@@ -305,31 +313,40 @@ class Experimenting:
     async def _work(self, runs: Sequence[RunRecord]) -> None:
         """Have a worker do runs until they are done or it is told to end."""
         gpus = gpus_of(needs_of(runs[0]), runs[0].subject, self._config)
-        shift = self._shift = _Shift(tuple(runs), gpus)
+        shift = self._shift = Shift(tuple(runs), gpus)
         self._turn.forget()
         try:
             if not await self._room_for(shift) or shift.why is not None:
                 return
             for run in runs:
                 self.waits.pop(run.id, None)
-            worker = shift.worker = await Worker.start(self._config, [run.id for run in runs], self._command)
+            try:
+                shift.worker = await Worker.start(self._config, [run.id for run in runs], self._command)
+            except EngineFailed as error:
+                await self._ledger.fail(runs[0], error)
+                return
             self._log.info("worker", runs=[f"{run.experiment} of {run.subject}" for run in runs])
-            ended = asyncio.create_task(worker.ended())
+            ended = asyncio.create_task(shift.worker.ended())
             try:
                 await self._attend(shift, ended)
             finally:
                 ended.cancel()
-                self._kill(shift)
-                assert shift.killing is not None
-                await asyncio.shield(shift.killing)
-            await self._account(shift, worker)
-        except EngineFailed as error:
-            await self._fail(runs[0], error)
+                await self._killed(shift)
+            await self._account(shift, shift.worker)
         finally:
             self._shift = None
             self._fleet.give_back(HOLDER)
 
-    async def _attend(self, shift: _Shift, ended: asyncio.Task[str]) -> None:
+    async def _killed(self, shift: Shift) -> None:
+        shift.kill()
+        assert shift.killing is not None
+        try:
+            await asyncio.shield(shift.killing)
+        except EngineFailed as error:
+            # Nothing more can be done; what it had begun goes on once its process is gone.
+            self._log.warning("a worker is left", error=error.message)
+
+    async def _attend(self, shift: Shift, ended: asyncio.Task[str]) -> None:
         while not ended.done() and shift.why is None:
             told = asyncio.create_task(shift.told.wait())
             try:
@@ -341,19 +358,23 @@ class Experimenting:
             if not ended.done() and shift.why is None:
                 await self._watch(shift)
 
-    async def _watch(self, shift: _Shift) -> None:
+    async def _watch(self, shift: Shift) -> None:
         """Look how far the runs have come, and whether somebody else wants their GPUs."""
         self.look_at_loans()
         now_s = self._clock.monotonic_s()
-        for run in await self._runs_of(shift):
+        runs = await self._runs_of(shift)
+        for run in runs:
             if run.state == "measured":
-                await self._follow_up(run)
-            if run.state != "running":
-                continue
-            ends_s = now_s + time_left_s(run) + self._pace.over_s
-            if now_s > shift.ends_s.setdefault((run.id, run.lives), ends_s):
-                await self._fail(run, _overdue(run))
+                await self._ledger.follow_up(run)
+            elif run.state == "cancelled" and shift.begun(run):
+                # Whoever cancelled it did not stay to see its processes end.
+                self.make_way("a run was cancelled")
+            elif run.state == "running" and shift.is_overdue(run, now_s, self._pace.over_s):
+                await self._ledger.fail(run, _overdue(run))
                 self.make_way("a run did not end in its time")
+        if shift.stands_still(runs, now_s, self._pace.between_s):
+            await self._ledger.fail(_next_of(runs), _stands_still(self._pace.between_s, shift))
+            self.make_way("its worker did nothing")
         if shift.gpus:
             await self._look_for_others()
             if why := self._turn.taken(shift.gpus):
@@ -368,34 +389,32 @@ class Experimenting:
         seen, fleet = await self._fleet.look(), self._config.fleet
         self._turn.look(now_s, seen.foreign, fleet.yield_over_gib * 1024.0, fleet.yield_back_s)
 
-    async def _account(self, shift: _Shift, worker: Worker) -> None:
+    async def _account(self, shift: Shift, worker: Worker) -> None:
         """Write down what became of a worker's runs."""
         runs = await self._runs_of(shift)
         for run in runs:
             if run.state != "running":
                 continue
             if shift.why is not None:
-                await self._yielded(run, shift.why)
+                await self._ledger.yielded(run, shift.why)
             else:
-                await self._lose(run, "its process died", worker.log_tail())
-        if shift.why is None and all(run.state == "queued" for run in runs):
+                await self._ledger.lose(run, "its process died", worker.log_tail())
+        waiting = [run for run in runs if run.state in ("queued", "yielded")]
+        if shift.why is None and waiting and not any(shift.begun(run) for run in runs):
             # It did not come so far as to begin: nor would the next one.
-            raise EngineFailed(
+            error = EngineFailed(
                 "the worker of experiments ended before it began",
                 hint="The end of its log says why.",
                 log_tail=worker.log_tail(),
             )
+            await self._ledger.fail(waiting[0], error)
 
-    async def _yielded(self, run: RunRecord, why: str) -> None:
-        await self._with_diary(lambda diary: experiments.yielded(diary, run.id, why))
-        self._log.info("gave way", run=run.id, experiment=run.experiment, why=why)
-
-    async def _room_for(self, shift: _Shift) -> bool:
+    async def _room_for(self, shift: Shift) -> bool:
         """Return whether there is room, after tiers have made it if a person waits for the answer."""
         run = shift.runs[0]
         short = await self._shortage(shift)
-        if short is None:
-            return True
+        if short is None or shift.why is not None:
+            return shift.why is None
         if run.asked_by != "person":
             self._turn.no_room(run.id, self._clock.monotonic_s() + self._pace.sour_s)
             self.waits[run.id] = short.why
@@ -413,54 +432,19 @@ class Experimenting:
                 f"{run.experiment} of {run.subject} finds no room: {short.why}",
                 hint="Other programs hold it, or it needs a larger machine; `subcortex ps` shows who has it.",
             )
-            await self._fail(run, error)
+            await self._ledger.fail(run, error)
             return False
         return shift.why is None
 
-    async def _shortage(self, shift: _Shift) -> Shortage | None:
+    async def _shortage(self, shift: Shift) -> Shortage | None:
         needs = together([needs_of(run) for run in shift.runs])
         if not shift.gpus and not needs.host_mib:
             return None
         return shortage(needs, shift.gpus, await self._fleet.look(), self._fleet.up_on(shift.gpus))
 
-    def _kill(self, shift: _Shift) -> None:
-        if shift.worker is not None and shift.killing is None:
-            shift.killing = asyncio.create_task(shift.worker.kill(), name="experiment gives way")
-
-    async def _runs_of(self, shift: _Shift) -> list[RunRecord]:
+    async def _runs_of(self, shift: Shift) -> list[RunRecord]:
         ids = sorted(shift.ids)
-        return await self._with_diary(lambda diary: [experiments.run(diary, one) for one in ids])
-
-    async def _lose(self, run: RunRecord, why: str, log_tail: str = "") -> None:
-        """Have a run go on later whose process died, unless that has happened too often."""
-        if run.losses + 1 < Turn.most_losses:
-            await self._with_diary(lambda diary: experiments.lost(diary, run.id, why))
-            self._log.warning("lost", run=run.id, experiment=run.experiment, why=why)
-            return
-        error = EngineFailed(
-            f"{run.experiment} of {run.subject}: {why} ({run.losses + 1} times now)",
-            hint="The end of the worker's log may say why; `subcortex logs daemon` tells when.",
-            log_tail=log_tail,
-        )
-        await self._fail(run, error)
-
-    async def _fail(self, run: RunRecord, error: SubcortexError) -> None:
-        self._log.warning("failed", run=run.id, experiment=run.experiment, error=error.message)
-        with contextlib.suppress(InvalidRequest):  # it was cancelled meanwhile
-            await self._with_diary(lambda diary: experiments.failed(diary, run.id, error.to_wire()))
-
-    async def _follow_up(self, run: RunRecord) -> None:
-        """Have everything follow from a measured run; what goes wrong is tried again a minute later."""
-        now_s = self._clock.monotonic_s()
-        if now_s < self._followed_s.get(run.id, -inf):
-            return
-        try:
-            await self._with_diary(lambda diary: self._follow(diary, self._config, run.id))
-            self._followed_s.pop(run.id, None)
-            self._log.info("settled", run=run.id, experiment=run.experiment, subject=run.subject)
-        except Exception:
-            self._followed_s[run.id] = now_s + 60.0
-            self._log.exception("nothing has followed", run=run.id, experiment=run.experiment)
+        return await self._ledger.do(lambda diary: [experiments.run(diary, one) for one in ids])
 
     async def _tick(self) -> None:
         """Have what is worth most run, if the machine is idle and the day's minutes are not spent."""
@@ -469,38 +453,15 @@ class Experimenting:
         if self._idle_s() < self._config.agent.idle_s:
             return
 
-        def put(diary: Diary) -> RunRecord | None:
-            from subcortex.mind.experimenting import asking
-
-            left = self._config.experiments.minutes_a_day - spent_today(diary)
-            return (
-                asking.ask_next(diary, self._config, "schedule", most_gpu_minutes=left) if left > 0 else None
-            )
-
         try:
-            run = await self._with_diary(put)
+            run = await self.ask_for("schedule")
         except SubcortexError as error:
             self._log.warning("nothing chosen", error=error.message)
-            return
-        if run is not None:
-            self._log.info("chosen", experiment=run.experiment, subject=run.subject, run=run.id)
-            self.open_runs += 1
-            self._woken.set()
-
-    async def _with_diary(self, do: Callable[[Diary], _T]) -> _T:
-        """Do something with the journal's database in a thread; one at a time, whatever is cancelled."""
-
-        def done() -> _T:
-            if self._diary is None:
-                journal = self._config.journal
-                self._diary = Diary.open(self._config.database_path, durability=journal.durability)
-            return do(self._diary)
-
-        async def alone() -> _T:
-            async with self._asking:
-                return await asyncio.to_thread(done)
-
-        return await asyncio.shield(asyncio.create_task(alone()))
+        except Exception:
+            self._log.exception("nothing chosen")
+        else:
+            if run is not None:
+                self._log.info("chosen", experiment=run.experiment, subject=run.subject, run=run.id)
 
 
 def _asking(config: Config) -> tuple[Any, Any]:
@@ -525,6 +486,19 @@ def _overdue(run: RunRecord) -> DeadlineExceeded:
         f"{run.experiment} of {run.subject} was not done within {run.seconds:.0f} s, nor did it stop",
         hint="Its samples are kept; give it more minutes.",
     )
+
+
+def _stands_still(after_s: float, shift: Shift) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"the worker of experiments did nothing for {after_s:g} s",
+        hint="The end of its log may say what it waits for.",
+        log_tail=shift.worker.log_tail() if shift.worker else "",
+    )
+
+
+def _next_of(runs: Sequence[RunRecord]) -> RunRecord:
+    """Return the run that should have begun; where none is left, one that is over."""
+    return next((run for run in runs if run.state in ("queued", "yielded")), runs[-1])
 
 
 def _follow(diary: Diary, config: Config, run_id: str) -> Any:

@@ -155,8 +155,11 @@ def sentence(answer: Answer) -> str:
     """Return an answer in words, with its figures behind it where it does not have them in it."""
     told = []
     whole = answer.n is not None and f"n = {answer.n}" in answer.statement
+    short = inconclusive(answer) if answer.outcome == "inconclusive" else ""
+    if "inconclusive" in answer.statement:
+        short = short.removeprefix("inconclusive").removeprefix("; ")
     if whole:
-        return answer.statement + (f" ({inconclusive(answer)})" if answer.outcome == "inconclusive" else "")
+        return answer.statement + (f" ({short})" if short else "")
     if answer.value is not None:
         told.append(f"median {measure(answer.value, answer.unit)}")
     if answer.low is not None and answer.high is not None:
@@ -164,16 +167,21 @@ def sentence(answer: Answer) -> str:
         told.append(f"{figure(100 * answer.level)} % interval {ends}")
     if answer.n is not None:
         told.append(f"n = {answer.n}")
-    if answer.outcome == "inconclusive":
-        told.append(inconclusive(answer))
+    if short:
+        told.append(short)
     return f"{answer.statement.rstrip('.')} ({', '.join(told)})." if told else answer.statement
 
 
 def inconclusive(answer: Answer) -> str:
-    """Return what an answer that tells nothing would have taken."""
-    if answer.n_needed is None:
-        return "inconclusive; no number of blocks within reason would settle it"
-    return f"inconclusive; {answer.n_needed} blocks would settle it"
+    """Return what an answer that tells nothing would have taken, as far as its samples tell that."""
+    if answer.n_needed is not None:
+        return f"inconclusive; {answer.n_needed} blocks would settle it"
+    if answer.n == 1:
+        return "inconclusive; one block alone bounds nothing"
+    # What says why by itself (a ladder that ended too low) is not settled by more of the same.
+    if answer.low is None or "inconclusive" in answer.statement:
+        return "inconclusive"
+    return "inconclusive; no number of blocks within reason would settle it"
 
 
 def surprised(moved: Moved, unit: str) -> str:

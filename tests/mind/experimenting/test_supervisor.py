@@ -17,7 +17,8 @@ from subcortex.config import Config, load
 from subcortex.errors import ConfigError, InvalidRequest
 from subcortex.experiments import catalogue
 from subcortex.fleet import HOST, Seen
-from subcortex.journal.diary import Diary, experiments
+from subcortex.journal.board import Gap
+from subcortex.journal.diary import Diary, board, board_queries, experiments, sessions
 from subcortex.journal.diary.experiment_records import RunRecord
 from subcortex.mind import Subcortex
 from subcortex.mind.experimenting import supervisor
@@ -79,7 +80,7 @@ async def over(mind: Subcortex, run_id: str) -> RunRecord:
 async def sampled(mind: Subcortex, run_id: str, count: int = 1) -> None:
     async with asyncio.timeout(60):
         while True:
-            kept = await mind.experimenting._with_diary(lambda diary: experiments.readings(diary, run_id))
+            kept = await mind.experimenting._ledger.do(lambda diary: experiments.readings(diary, run_id))
             if len(kept) >= count:
                 return
             await asyncio.sleep(0.02)
@@ -123,7 +124,7 @@ async def test_a_thought_is_answered_at_once_and_the_run_goes_on_after_it(config
         assert gave_way.error == {"message": "a thought came"}
         done = await over(mind, run.id)
         assert (done.state, done.lives, done.losses) == ("settled", 2, 0)
-        kept = await mind.experimenting._with_diary(lambda diary: experiments.readings(diary, run.id))
+        kept = await mind.experimenting._ledger.do(lambda diary: experiments.readings(diary, run.id))
         assert [one.block for one in kept] == list(range(BLOCKS))
         assert {one.life for one in kept} == {1, 2}
 
@@ -236,7 +237,7 @@ async def test_what_finds_no_room_even_so_is_a_failure_and_only_a_person_may_ask
         await tiers_are(mind, TierState.READY)
         monkeypatch.setattr(mind.experimenting, "_thinking", lambda: 1)
         (own,) = await mind.experimenting.ask(["hungry"])
-        await mind.experimenting._with_diary(as_if_scheduled)
+        await mind.experimenting._ledger.do(as_if_scheduled)
         monkeypatch.setattr(mind.experimenting, "_thinking", lambda: 0)
         monkeypatch.setattr(mind.experimenting, "_idle_s", lambda: 1e9)
         async with asyncio.timeout(5):
@@ -308,6 +309,93 @@ async def test_a_worker_that_cannot_even_begin_is_a_failure_and_not_a_loop(
         assert "no such thing" in failed.error["details"]["log_tail"]
 
 
+async def test_nor_is_one_that_cannot_go_on(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gave_way_before(diary: Diary) -> None:
+        with diary.transaction() as conn:
+            conn.execute("UPDATE experiment_runs SET state = 'yielded', lives = 1")
+
+    monkeypatch.setattr(supervisor, "COMMAND", (sys.executable, "-c", "raise SystemExit('no such thing')"))
+    async with minded(config) as mind:
+        monkeypatch.setattr(mind.experimenting, "_thinking", lambda: 1)
+        (run,) = await mind.experimenting.ask(["ticks"])
+        await mind.experimenting._ledger.do(gave_way_before)
+        monkeypatch.setattr(mind.experimenting, "_thinking", lambda: 0)
+        failed = await over(mind, run.id)
+        assert (failed.state, failed.lives) == ("failed", 1)
+
+
+async def test_a_worker_that_does_nothing_is_ended(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "COMMAND", (sys.executable, "-c", "import time; time.sleep(321)"))
+    monkeypatch.setattr(supervisor, "Pace", lambda: Pace(look_s=0.05, between_s=0.2))
+    async with minded(config) as mind:
+        (run,) = await mind.experimenting.ask(["ticks"])
+        failed = await over(mind, run.id)
+        assert failed.error is not None
+        assert "did nothing for 0.2 s" in failed.error["message"]
+
+
+async def test_what_somebody_else_cancels_ends_as_well(config: Config) -> None:
+    async with minded(config) as mind:
+        (run,) = await mind.experimenting.ask(["endless"])
+        (other,) = await mind.experimenting.ask(["ticks"])
+        await sampled(mind, run.id)
+        # As who asks the daemon to, and is gone before its processes are.
+        await mind.experimenting._ledger.do(lambda diary: experiments.cancelled(diary, run.id))
+        assert (await over(mind, other.id)).state == "settled"
+        assert (await mind.experimenting.run(run.id)).state == "cancelled"
+
+
+async def test_what_is_closed_while_it_looks_begins_nothing_more(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with minded(config) as mind:
+        lab, looking, go_on = mind.experimenting, asyncio.Event(), asyncio.Event()
+        open_runs = lab._ledger.open_runs
+
+        async def slowly() -> list[RunRecord]:
+            found = await open_runs()
+            if found:
+                looking.set()
+                await go_on.wait()
+            return found
+
+        monkeypatch.setattr(lab._ledger, "open_runs", slowly)
+        (run,) = await lab.ask(["endless"])
+        await looking.wait()
+        closing = asyncio.create_task(lab.close())
+        await asyncio.sleep(0)
+        go_on.set()
+        async with asyncio.timeout(20):
+            await closing
+    with Diary.open(config.database_path) as diary:
+        assert (experiments.run(diary, run.id).state, experiments.run(diary, run.id).lives) == ("queued", 0)
+
+
+async def test_a_thought_that_comes_while_room_is_looked_for_keeps_its_tiers(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lent: list[str] = []
+    looks: list[int] = []
+    looked = asyncio.Event()
+    async with minded(config) as mind:
+        await tiers_are(mind, TierState.READY)
+
+        async def look() -> Seen:
+            looks.append(1)
+            if len(looks) > 1:
+                looked.set()
+            mind.experimenting.make_way("a thought came")
+            return Seen(free={HOST: 1024.0})
+
+        monkeypatch.setattr(mind.fleet, "look", look)
+        monkeypatch.setattr(mind.fleet, "lend_to", lambda holder, gpus: lent.append(holder))
+        (run,) = await mind.experimenting.ask(["hungry"])
+        async with asyncio.timeout(20):
+            await looked.wait()
+        assert not lent
+        await mind.experimenting.cancel(run.id)
+
+
 async def test_a_window_that_is_no_line_of_cron_stops_the_start(folder: Path) -> None:
     file = write_config(folder)
     file.write_text(file.read_text() + '\n[experiments]\nwindows = ["every night"]\n')
@@ -336,3 +424,50 @@ async def test_in_its_window_it_asks_of_itself_and_only_within_the_days_minutes(
         await mind.experimenting._tick()
         assert len(await mind.experimenting.runs()) == 1
         await mind.experimenting.cancel(run.id)
+
+
+async def test_an_agents_run_costs_of_the_day_and_is_not_asked_again_once_cancelled(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_config(folder)
+    file.write_text(file.read_text() + "\n[experiments]\nminutes_a_day = 0.5\n")
+    monkeypatch.setattr(catalogue, "CATALOGUE", [one for one in STUBS if one.name == "ticks"])
+    monkeypatch.setattr(type(STUBS[0]), "kinds", frozenset({"model_memory"}))
+    async with minded(load(file, {})) as mind:
+        lab = mind.experimenting
+
+        def ask_board(diary: Diary) -> str:
+            session = sessions.open_session(diary, [], origin="agent")
+            board.record(diary, session.id, [Gap("How many ticks?", kind="model_memory")], ())
+            return board_queries.gaps(diary)[0].id
+
+        gap_id = await lab._ledger.do(ask_board)
+        run = await lab.ask_for("agent", gap_id=gap_id, drive="CURIOSITY")
+        assert run is not None
+        assert (run.experiment, run.asked_by, run.gap_id, run.drive) == (
+            "ticks",
+            "agent",
+            gap_id,
+            "CURIOSITY",
+        )
+        # Three times what is expected would be more, but the day has no more.
+        assert run.seconds == pytest.approx(30.0)
+        assert await lab.ask_for("agent", gap_id=gap_id, drive="CURIOSITY") is None
+        await lab.cancel(run.id)
+        assert await lab.ask_for("agent", gap_id=gap_id, drive="CURIOSITY") is None
+        with pytest.raises(InvalidRequest, match="no question"):
+            await lab.ask_for("agent", gap_id="ffff")
+
+        def spend(diary: Diary) -> None:
+            with diary.transaction() as conn:
+                conn.execute(
+                    "UPDATE experiment_runs"
+                    " SET gpu_minutes = 0.5, heard_at = at, state = 'yielded', lives = 1"
+                )
+
+        await lab._ledger.do(spend)
+        monkeypatch.setattr(lab, "_idle_s", lambda: 1e9)
+        lab._woken.set()
+        async with asyncio.timeout(5):
+            while "minutes are spent" not in lab.waits.get(run.id, ""):
+                await asyncio.sleep(0.02)
