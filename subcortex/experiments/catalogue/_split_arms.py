@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -83,9 +84,16 @@ def last_words(log: str, lines: int = 4) -> str:
     """Return the end of a failed tool's log, on one line; what it says of itself is left out."""
     told = [line.strip() for line in log.splitlines() if line.strip()]
     telling = [line for line in told if any(word in line.lower() for word in _TELLING)]
-    return " / ".join((telling or told)[-lines:])[:600]
+    return without_places(" / ".join((telling or told)[-lines:])[:600])
 
 
+def without_places(words: str) -> str:
+    """Return words with the names of files, and not the folders of this machine that they lie in."""
+    return _FOLDERS.sub("", words)
+
+
+#: The folders of an absolute path, up to the name; of a path alone, bounded.
+_FOLDERS = re.compile(r"(?<![\w/.:])/(?:[\w.+@-]{1,255}/){1,40}(?=[\w.+@-])")
 _TELLING = (
     "error",
     "fail",

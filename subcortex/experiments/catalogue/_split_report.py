@@ -11,7 +11,7 @@ from typing import Any
 
 from subcortex.experiments.catalogue._figures import Median, written
 from subcortex.experiments.catalogue._figures import median as median_with_interval
-from subcortex.experiments.catalogue._split_arms import NO_SPLIT, SplitArm, is_forward
+from subcortex.experiments.catalogue._split_arms import NO_SPLIT, SplitArm, is_forward, without_places
 from subcortex.experiments.experiment import Answer, Chart, Line, Outcome, Report
 from subcortex.experiments.laboratory.lab import Reading
 from subcortex.experiments.statistics import VERDICT_LEVEL, Sample, Verdict, paired, verdict
@@ -90,7 +90,7 @@ def _measured(readings: Sequence[Reading], arm: SplitArm) -> Measured:
         median(one.value for one in loads) if loads else None,
         memory,
         apart[-1] if apart else None,
-        str(refused[-1].facts["words"]) if refused else None,
+        without_places(str(refused[-1].facts["words"])) if refused else None,
     )
 
 
@@ -203,7 +203,7 @@ def _apart(one: Measured, none: Measured, model: str, tier: str) -> Answer:
     assert apart is not None
     outcome = kl_outcome(apart, floor)
     reach = NormalDist().inv_cdf(0.95) * apart.facts["error"]
-    against = f"; no split against itself {floor.value:.6f}" if floor is not None else ""
+    against = f"; no split against itself {_nats(floor)}" if floor is not None else ""
     return Answer(
         quantity="divergence",
         about=f"{model}, {one.arm.name}",
@@ -211,8 +211,8 @@ def _apart(one: Measured, none: Measured, model: str, tier: str) -> Answer:
         outcome=outcome,
         statement=(
             f"Under {one.arm.name} the next token of {model} diverges from that without a split by "
-            f"{apart.value:.6f} ± {apart.facts['error']:.6f} nats in the mean{against}; the likeliest is the "
-            f"same in {100 * apart.facts['same_top']:.2f} %."
+            f"{_nats(apart)} in the mean{against}; the likeliest is the same in "
+            f"{100 * apart.facts['same_top']:.2f} %."
         ),
         value=apart.value,
         low=apart.value - reach,
@@ -221,6 +221,13 @@ def _apart(one: Measured, none: Measured, model: str, tier: str) -> Answer:
         tier=tier,
         gap_kind="split_answers",
     )
+
+
+def _nats(apart: Reading) -> str:
+    """Return a divergence in words, where it is more than the tools can tell from none."""
+    if apart.value <= RESOLUTION_NATS:
+        return f"under {RESOLUTION_NATS:.5f} nats"
+    return f"{apart.value:.6f} ± {apart.facts['error']:.6f} nats"
 
 
 def _best(found: Sequence[Measured], configured: str) -> tuple[Measured, Measured] | None:
@@ -270,22 +277,19 @@ def _better(
 
 def _line(one: Measured, none: Measured) -> str | None:
     """Return one sentence with all that is known of an arm."""
-    if one.refused is not None and one.generation is None:
-        return f"{one.arm.name} was refused: {one.refused}"
     if one.generation is None:
-        return None
+        # That an arm was refused is an answer of its own, but for the one that all are held against.
+        return f"{one.arm.name} was refused: {one.refused}" if one is none and one.refused else None
     parts = [f"generates {one.generation.said('tokens/s')}"]
     if one.prompt is not None:
         parts.append(f"reads prompts at {one.prompt.said('tokens/s')}")
     if one.load_s is not None:
         parts.append(f"is loaded in {written(one.load_s)} s")
-    if one.memory_mib:
-        held = ", ".join(f"{mib:.0f} MiB of GPU {gpu}" for gpu, mib in sorted(one.memory_mib.items()))
+    if any(one.memory_mib.values()):
+        held = ", ".join(f"{mib:.0f} MiB of GPU {gpu}" for gpu, mib in sorted(one.memory_mib.items()) if mib)
         parts.append(f"takes {held}")
     if one.divergence is not None and one is not none:
-        parts.append(
-            f"diverges by {one.divergence.value:.6f} ± {one.divergence.facts['error']:.6f} nats from no split"
-        )
+        parts.append(f"diverges by {_nats(one.divergence)} from no split")
     if one.refused is not None:
         parts.append(f"and failed once: {one.refused}")
     return f"{one.arm.name} {', '.join(parts)}."
@@ -307,9 +311,10 @@ def _row(one: Measured) -> dict[str, Any]:
 
 def _gaps(found: Sequence[Measured]) -> tuple[str, ...]:
     refused = sorted({one.arm.mode for one in found if one.refused is not None})
-    ran = {one.arm.mode for one in found if one.generation is not None}
+    ran = {one.arm.mode for one in found if one.generation is not None and one.arm.shares}
+    others = " and ".join(sorted(ran))
     return tuple(
-        f"Which build of llama.cpp loads split mode {mode}, and is it faster than {'/'.join(sorted(ran))}?"
+        f"Which build of llama.cpp loads split mode {mode}, and is it faster than {others}?"
         for mode in refused
         if mode not in ran and ran
     )

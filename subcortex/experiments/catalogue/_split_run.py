@@ -125,20 +125,21 @@ class _Todo:
         self.left_out: list[str] = []
         self._lab = lab
         self._model = model
-        self._untimely: list[str] = []
+        #: What there was no time for, by what it was: a pass, or divergences.
+        self._untimely: dict[str, list[str]] = {}
         self._longest_s = 0.0
 
     def said(self) -> list[str]:
         """Return what was left out, in sentences."""
-        late = list(dict.fromkeys(self._untimely))
-        return [*self.left_out, *([f"Not measured for want of time: {', '.join(late)}."] if late else [])]
+        late = [f"{what}: {', '.join(dict.fromkeys(arms))}" for what, arms in self._untimely.items()]
+        return [*self.left_out, *([f"Not measured for want of time: {'; '.join(late)}."] if late else [])]
 
     async def bench(self, arm: SplitArm, turn: int) -> None:
         """Bench an arm, unless it is done, was refused, or would not be over in time."""
         lab = self._lab
         if lab.done(GENERATION, arm=arm.name, block=turn) >= REPETITIONS or self._refused(arm):
             return
-        if self._late(f"{arm.name} (pass {turn + 1})"):
+        if self._late(f"in pass {turn + 1}", arm.name):
             return
         lab.say(f"{arm.name}, pass {turn + 1} of {PASSES}")
         began_s = time.monotonic()
@@ -175,7 +176,13 @@ class _Todo:
         lab = self._lab
         missing = [arm for arm in arms if not lab.readings(DIVERGENCE, arm=arm.name)]
         missing = [arm for arm in missing if lab.readings(GENERATION, arm=arm.name)]
-        if not missing or not lab.readings(GENERATION, arm=NO_SPLIT) or self._late("divergences"):
+        if (
+            not missing
+            or not lab.readings(GENERATION, arm=NO_SPLIT)
+            or self._late(
+                "divergences", "all" if len(missing) == len(arms) else ", ".join(arm.name for arm in missing)
+            )
+        ):
             return
         with tempfile.TemporaryDirectory(prefix="subcortex-split-") as folder:
             text, base = Path(folder) / "text", Path(folder) / "base"
@@ -192,7 +199,7 @@ class _Todo:
                 self.left_out.append(f"No divergence could be measured: {_words(error)}.")
                 return
             for arm in missing:
-                if not self._late(f"divergence of {arm.name}"):
+                if not self._late("divergences", arm.name):
                     await self._compare(arm, base)
 
     async def _compare(self, arm: SplitArm, base: Path) -> None:
@@ -235,10 +242,10 @@ class _Todo:
         usual_s = _LIMIT_S if self._longest_s else _FIRST_LIMIT_S
         return max(1.0, min(usual_s, self._lab.seconds_left))
 
-    def _late(self, what: str) -> bool:
+    def _late(self, what: str, arm: str) -> bool:
         if self._lab.seconds_left >= (self._longest_s or _ARM_GUESS_S):
             return False
-        self._untimely.append(what)
+        self._untimely.setdefault(what, []).append(arm)
         return True
 
     def _refused(self, arm: SplitArm) -> bool:
@@ -248,7 +255,7 @@ class _Todo:
     def _refuse(self, arm: SplitArm, error: EngineFailed, began_s: float, turn: int) -> None:
         if self._lab.seconds_left <= _OVER_S:
             # Its limit was what was left of the run's time, not its own.
-            self._untimely.append(arm.name)
+            self._untimely.setdefault(f"in pass {turn + 1}", []).append(arm.name)
             return
         self._lab.sample(
             REFUSED, time.monotonic() - began_s, "s", arm=arm.name, block=turn, words=_words(error),

@@ -202,7 +202,8 @@ async def test_a_refused_mode_is_a_result_and_the_others_are_measured(tmp_path):
     row = by_about["fast, row 8,3"]
     assert row.outcome == "failed"
     assert "does not support split buffers" in row.statement
-    assert any(one.startswith("row 8,3 was refused") for one in found.noticed)
+    # It is told once.
+    assert not any("split buffers" in one for one in found.noticed)
     assert any("split mode row" in gap for gap in found.gaps)
     # With the cards the other way round it is not asked again.
     calls = [json.loads(line) for line in called.splitlines()]
@@ -218,6 +219,15 @@ async def test_a_refused_mode_is_a_result_and_the_others_are_measured(tmp_path):
     assert (best.quantity, best.outcome, best.details["better"]) == (
         "speed_change", "different", {"split_mode": "tensor", "tensor_split": [8.0, 3.0]},
     )  # fmt: skip
+    # Broken off after its first pass, and no time left: what there is is told, and nothing is started.
+    first = [one for one in keep.kept if one.block == 0]
+    async with lab_for(scene, seconds=0.0, earlier=first) as (lab, again):
+        cut = await SplitModes().run(lab, inquiry)
+    assert (again.commands, log.read_text()) == ([], called)
+    assert (cut.answers[0].about, cut.answers[0].outcome, cut.answers[0].n) == ("fast", "inconclusive", 1)
+    assert {one.about: one.outcome for one in cut.answers if one.quantity == "divergence"} == apart
+    assert "in pass 2: layer even reversed" not in cut.noticed[0]
+    assert cut.noticed[0].startswith("Not measured for want of time: in pass 2: ")
     kept = [one.value for one in keep.kept if one.metric == GENERATION and one.arm == NO_SPLIT]
     assert kept == pytest.approx([100.0, 100.1, 100.2] * 3)
     arms = found.answers[0].details["arms"]
@@ -284,6 +294,9 @@ def test_the_last_words_of_a_log_are_those_that_tell():
     assert said.endswith("failed to load model 'fast.gguf'")
     assert last_words("") == ""
     assert last_words("a\nb") == "a / b"
+    assert last_words("error: '/root/g/models/x.gguf' of 3/4 at http://a/b/c") == (
+        "error: 'x.gguf' of 3/4 at http://a/b/c"
+    )
 
 
 def test_memory_is_what_came_on_top():
