@@ -44,7 +44,9 @@ def report(
         "more_mib": more,
         "boots": dict(boots),
     }
-    answers = [_overhead(more, boots, tier, details, n, on_gpus=on_gpus)]
+    if on_gpus and "rest" in more:
+        details["rest_mib_a_gpu"] = {"tp1": one["rest"], "tp2": two["rest"] / 2}
+    answers = [_overhead(one, two, boots, tier, details, n, on_gpus=on_gpus)]
     if "weights" in more and one["weights"]:
         answers.append(_weights(one, two, boots, tier, n))
     if on_gpus and block_tokens and len(set(block_tokens)) == 1:
@@ -58,7 +60,8 @@ def report(
 
 
 def _overhead(
-    more: Mapping[str, float],
+    one: Mapping[str, float],
+    two: Mapping[str, float],
     boots: Mapping[str, int],
     tier: VllmTier,
     details: Mapping[str, object],
@@ -66,7 +69,7 @@ def _overhead(
     *,
     on_gpus: bool,
 ) -> Answer:
-    said = _said(boots)
+    said, more = _said(boots), differences(one, two)
     if "rest" not in more:
         return Answer(
             quantity="overhead",
@@ -83,22 +86,29 @@ def _overhead(
             details=details,
         )
     value = more["rest"]
-    where = "both GPUs together hold" if on_gpus else "its processes hold"
-    beyond = "what one GPU holds" if on_gpus else "those of one rank"
+    held = f"{written(two['rest'])} MiB, {{}} {written(one['rest'])} MiB ({said})."
+    if on_gpus:
+        words = "both GPUs together hold " + held.format("one GPU alone")
+        words += (
+            f" Of that a second GPU's own CUDA context, activations and graphs are {written(one['rest'])} "
+        )
+        words += f"MiB, taken as the first's, and what is only for two {_signed(value - one['rest'])} MiB."
+    else:
+        words = "its processes hold " + held.format("those of one rank")
     parts = [
         f"{WORDS[name]} {_signed(more[name])} MiB"
         for name in ("before", "activations", "graphs", "outside torch")
         if name in more
     ]
-    told = f" The engine's log tells of it: {', '.join(parts)}, over both ranks." if parts else ""
+    told = f" Of both ranks against one the engine's log tells: {', '.join(parts)}." if parts else ""
     return Answer(
         quantity="overhead",
         about=about(tier),
         unit="MiB",
         outcome="measured",
         statement=(
-            f"Split over two ranks, {about(tier)} takes {_signed(value)} MiB beyond weights and KV pool: "
-            f"{where} that much more than {beyond} ({said}).{told}"
+            f"Split over two ranks, {about(tier)} takes {written(value)} MiB more beyond weights and KV "
+            f"pool: {words}{told}"
         ),
         value=value,
         n=n,
@@ -164,8 +174,9 @@ def _noticed(
         )
     if on_gpus and "rest" in more and one.get("weights"):
         words.append(
-            f"Beyond weights and pool TP=2 adds {more['rest'] / one['weights']:.1%} of what "
-            f"{about(tier)} weighs, {written(abs(more['rest']) / 2)} MiB a GPU."
+            f"Beyond weights and pool TP=2 adds {more['rest'] / one['weights']:.1%} of what {about(tier)} "
+            f"weighs; a GPU holds {written(two['rest'] / 2)} MiB there, where at TP=1 it holds "
+            f"{written(one['rest'])}."
         )
     if on_gpus and "taken" not in more:
         words.append(

@@ -148,7 +148,7 @@ async def _boots(lab: Lab, chosen: _Chosen, noticed: list[str]) -> None:
             continue
         both = all(lab.readings("mib taken", arm=one) for one in _ARMS)
         if both and arm != last and lab.seconds_left < 1.3 * longest_s + 10:
-            noticed.append(f"Time was left for one boot at {arm.upper()} alone.")
+            noticed.append(f"Time was left for one boot at TP={_ARMS[arm]} only.")
             return
         tier = _arm(scene, chosen, arm)
         if arm != last:
@@ -169,7 +169,7 @@ async def _boots(lab: Lab, chosen: _Chosen, noticed: list[str]) -> None:
         except SubcortexError as error:
             if not both:
                 raise
-            noticed.append(f"A boot at {arm.upper()} failed: {error.message}")
+            noticed.append(f"A boot at TP={_ARMS[arm]} failed: {error.message.rstrip('.')}.")
             return
         for name, value in found.items():
             lab.sample(f"mib {name}", value, "MiB", arm=arm, block=block)

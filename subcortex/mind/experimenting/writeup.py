@@ -212,7 +212,8 @@ def conditions(provenance: Mapping[str, Any], within: str = "") -> list[str]:
         if isinstance(value, Mapping):
             lines += conditions(value, f"{label}, ")
         elif isinstance(value, list | tuple):
-            lines.append(f"{label}: {'; '.join(_plain(one) for one in value)}")
+            said = [words for one in value if (words := _plain(one))]
+            lines += [f"{label}: {'; '.join(said)}"] if said else []
         else:
             lines.append(f"{label}: {_plain(value)}")
     return lines
