@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from subcortex.config import Config
 from subcortex.experiments.choice import Belief
+from subcortex.experiments.needs import Needs as Needs
 from subcortex.hardware import Hardware
 
 if TYPE_CHECKING:
@@ -42,23 +43,6 @@ class Scene:
     def on_gpus(self) -> bool:
         """Whether it is done at GPUs' scale; else on the CPU, small."""
         return bool(self.hardware.gpus)
-
-
-@dataclass(frozen=True, slots=True)
-class Needs:
-    """What must be free for an experiment while it runs.
-
-    Args:
-        gpus: How many; 0 for none.
-        gpu_mib: Of each; None for the whole card.
-        host_mib: Host memory, where engines or large buffers live in it.
-        alone: Nothing else may run, or the figures are worthless (speeds, not sizes).
-    """
-
-    gpus: int = 0
-    gpu_mib: float | None = None
-    host_mib: float = 0.0
-    alone: bool = True
 
 
 @dataclass(frozen=True, slots=True)

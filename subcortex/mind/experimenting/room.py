@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from subcortex.config import Config, RemoteTier
-from subcortex.experiments.experiment import Needs
+from subcortex.experiments.needs import Needs
 from subcortex.fleet import HOST, Seen
 
 _MIB_A_GIB = 1024.0

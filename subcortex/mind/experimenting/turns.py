@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from subcortex.config import Config
-from subcortex.experiments.experiment import Needs
+from subcortex.experiments.needs import Needs
 from subcortex.fleet.scene import Room
 from subcortex.fleet.yielding import Lending
 from subcortex.journal.diary.experiment_records import RunRecord
