@@ -1,4 +1,4 @@
-"""Step 10 of the schema: runs of experiments and what they left behind (``migrations.py``)."""
+"""Steps 10 and 11 of the schema: runs of experiments, what they left behind (``migrations.py``)."""
 
 from __future__ import annotations
 
@@ -100,3 +100,14 @@ def step_010_experiments(db: Database) -> None:
             (SELECT count(*) FROM experiment_readings s WHERE s.run_id = r.id) AS samples,
             r.error ->> '$.message' AS error, r.gap_id, r.session_id, r.expired_at
         FROM experiment_runs r""")
+
+
+def step_011_facts(db: Database) -> None:
+    """Facts by what reads them: the measured ones, at each start of a daemon, and those of a session."""
+    db.execute(
+        "CREATE INDEX facts_measured ON facts (seq) WHERE source = 'measurement' AND expired_at IS NULL"
+    )
+    db.execute("CREATE INDEX facts_by_session ON facts (session_id) WHERE session_id IS NOT NULL")
+    db.execute(
+        "CREATE INDEX drive_events_by_session ON drive_events (session_id, kind) WHERE session_id IS NOT NULL"
+    )

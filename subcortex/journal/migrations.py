@@ -31,6 +31,7 @@ _STEPS: tuple[Callable[[Database], None], ...] = (
     _schema_views.step_008_views,
     _schema_views.step_009_beginnings,
     _schema_experiments.step_010_experiments,
+    _schema_experiments.step_011_facts,
 )
 
 #: Version of the schema that this program writes.

@@ -204,3 +204,15 @@ def test_a_fact_beside_a_sample_that_json_has_no_number_for_is_none(diary: Diary
     with diary.reading() as conn:
         row = conn.execute("SELECT question, answer, samples FROM experiment_list").fetchone()
     assert tuple(row) == ("How long?", "1 s", 1)
+
+
+def test_what_is_measured_and_what_a_session_found_are_looked_up_and_not_searched_for(diary: Diary):
+    wanted = {
+        "SELECT * FROM facts WHERE source = 'measurement' AND expired_at IS NULL": "facts_measured",
+        "SELECT * FROM facts WHERE session_id = '1'": "facts_by_session",
+        "SELECT 1 FROM drive_events WHERE session_id = '1' AND kind = 'satisfied'": "drive_events_by_session",
+    }
+    with diary.reading() as conn:
+        for sql, index in wanted.items():
+            (plan,) = [row["detail"] for row in conn.execute(f"EXPLAIN QUERY PLAN {sql}")]
+            assert index in plan
