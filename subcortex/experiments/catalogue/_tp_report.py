@@ -90,9 +90,11 @@ def _overhead(
     if on_gpus:
         words = "both GPUs together hold " + held.format("one GPU alone")
         words += (
-            f" Of that a second GPU's own CUDA context, activations and graphs are {written(one['rest'])} "
+            " What is added holds the second GPU's own CUDA context, activations and graphs, if like the "
         )
-        words += f"MiB, taken as the first's, and what is only for two {_signed(value - one['rest'])} MiB."
+        words += (
+            f"first's {written(one['rest'])} MiB; beyond them TP=2 adds {written(value - one['rest'])} MiB."
+        )
     else:
         words = "its processes hold " + held.format("those of one rank")
     parts = [
