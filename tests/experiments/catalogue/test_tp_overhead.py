@@ -80,7 +80,7 @@ def test_the_report_says_what_was_added_and_out_of_what(tmp_path: Path) -> None:
     assert "2 at TP=1 and 1 at TP=2" in overhead.statement
     assert f"CUDA graphs +{two['graphs'] - one['graphs']:.0f} MiB" in overhead.statement
     # A second GPU has a context of its own whatever it is for.
-    assert f"first's {one['rest']:.0f} MiB" in overhead.statement
+    assert f"the first's {one['rest']:.0f} MiB" in overhead.statement
     assert f"TP=2 adds {two['rest'] - 2 * one['rest']:.0f} MiB" in overhead.statement
     assert any(f"a GPU holds {two['rest'] / 2:.0f} MiB there" in words for words in report.noticed)
     assert weights.value == pytest.approx(40.96, abs=1)
