@@ -15,10 +15,12 @@ import click
 
 from subcortex.cli import _output
 from subcortex.cli._options import common_options, load_config
-from subcortex.errors import SubcortexError
+from subcortex.errors import DaemonUnreachable, SubcortexError
 
 if TYPE_CHECKING:
+    from subcortex.client import Client
     from subcortex.config import Config
+    from subcortex.journal.diary.experiment_records import RunRecord
     from subcortex.mind.agent import Agent, Outcome
 
 
@@ -28,8 +30,9 @@ def agent_command() -> None:
 
     A tick grows the drives. If one is triggered, the hours are not quiet and the machine is idle, it holds a
     session: LEARNING and CURIOSITY take up the best open question, others think on their own prompt. The
-    session is written, rated by its evidence, and the drive falls by that depth. Otherwise the drive is put
-    off, and a deferral says why.
+    session is written, rated by its evidence, and the drive falls by that depth. A question that an
+    experiment answers is left to the daemon, if one is up. Otherwise the drive is put off, and a deferral
+    says why.
     """
 
 
@@ -67,10 +70,29 @@ def _run_command(config_file: Path | None, as_json: bool) -> None:
         time.sleep(pause_s)
 
 
+class _Daemon:
+    """The daemon as a tick asks it for experiments; what it refuses is left to thoughts."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def up(self) -> bool:
+        with contextlib.suppress(DaemonUnreachable):
+            self._client.status()
+            return True
+        return False
+
+    def ask(self, gap_id: str, drive: str) -> RunRecord | None:
+        if not self.up():
+            return None
+        with contextlib.suppress(SubcortexError):
+            return self._client.experiment_for(gap_id, drive)
+        return None
+
+
 @contextlib.contextmanager
 def _agent(config: Config) -> Iterator[Agent]:
     from subcortex.client import Client
-    from subcortex.errors import DaemonUnreachable
     from subcortex.journal.diary import Diary
     from subcortex.journal.diary.evidence import last_thought_at
     from subcortex.mind.agent import Agent, why_busy
@@ -91,7 +113,7 @@ def _agent(config: Config) -> Iterator[Agent]:
             )
 
         try:
-            yield Agent(config, diary, client.think, busy)
+            yield Agent(config, diary, client.think, busy, _Daemon(client))
         finally:
             client.close()
 
@@ -141,6 +163,9 @@ def _lines(outcome: Outcome) -> Iterator[str]:
             )
             yield f"{drive} {fell}"
         yield f"read it: subcortex sessions show {outcome.session_id}"
+    elif outcome.did == "asked":
+        yield f"has an experiment run for {drive}: {reason}"
+        yield f"read it: subcortex experiments show {outcome.run_id}"
     elif outcome.did == "deferred":
         yield f"put off {drive}: {reason}"
     elif outcome.did == "elsewhere":

@@ -172,6 +172,29 @@ class Client:
         found = self._transport.call("POST", "/v1/experiments", body, timeout_s=_ASKING_S)
         return [_run(run) for run in json.loads(found)["runs"]]
 
+    def experiment_for(self, gap_id: str, drive: str) -> RunRecord | None:
+        """Have the experiment run that may answer a question of the board, as an agent's.
+
+        It costs of the day's minutes, and waits until the machine is idle.
+
+        Args:
+            gap_id: The question.
+            drive: Whom its answer satisfies.
+
+        Returns:
+            The run that waits now; None where no experiment answers the question, or no minutes are left.
+
+        Raises:
+            InvalidRequest: There is no such question.
+            DaemonUnreachable: No daemon is up; none is started for it.
+        """
+        import json
+
+        asked = {"names": "next", "asked_by": "agent", "gap": gap_id, "drive": drive}
+        body = json.dumps(asked).encode()
+        found = self._transport.call("POST", "/v1/experiments", body, timeout_s=_ASKING_S)
+        return next((_run(run) for run in json.loads(found)["runs"]), None)
+
     def open_experiments(self) -> list[RunRecord]:
         """Return the runs that are not over, in the order that they were asked for."""
         import json

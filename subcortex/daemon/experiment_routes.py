@@ -17,6 +17,7 @@ from subcortex.errors import InvalidRequest, SubcortexError
 from subcortex.journal.diary.experiment_records import RunRecord
 
 _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+_Id = Annotated[str, Field(pattern=r"^[0-9a-f]+$", max_length=64)]
 #: A day.
 _MOST_MINUTES = 1440.0
 
@@ -29,6 +30,10 @@ class ExperimentRequest(BaseModel):
         subject: Only of this tier, or of ``machine``; None: of all that they can be asked of.
         minutes: What each may take; None: as long as such a one does.
         again: Measure anew what is known for this very machine.
+        asked_by: ``agent``: a tick, for a drive. It asks for ``next`` alone, its run counts for the day's
+            minutes, waits until the machine is idle, and has no tier leave its place.
+        gap: With ``agent``: only what may answer this question of the board.
+        drive: With ``agent``: whom the answer satisfies.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -37,16 +42,26 @@ class ExperimentRequest(BaseModel):
     subject: str | None = Field(default=None, min_length=1, max_length=200)
     minutes: float | None = Field(default=None, gt=0.0, le=_MOST_MINUTES)
     again: bool = False
+    asked_by: Literal["person", "agent"] = "person"
+    gap: _Id | None = None
+    drive: str | None = Field(default=None, min_length=1, max_length=64)
 
 
 async def _ask(request: web.Request) -> web.Response:
     asked = validated(ExperimentRequest, await read_json(request))
     if asked.names == "next" and asked.subject is not None:
         raise InvalidRequest("next has no subject: it is whatever is worth most", param="subject")
-    names = None if asked.names == "next" else list(dict.fromkeys(asked.names))
-    runs = await request.app[MIND].experimenting.ask(
-        names, subject=asked.subject, minutes=asked.minutes, again=asked.again
-    )
+    if asked.asked_by == "person" and (asked.gap or asked.drive):
+        raise InvalidRequest("gap and drive go with asked_by agent", param="asked_by")
+    if asked.asked_by == "agent" and (asked.names != "next" or asked.minutes or asked.again):
+        raise InvalidRequest("an agent asks for next, without minutes or again", param="names")
+    experimenting = request.app[MIND].experimenting
+    if asked.asked_by == "agent":
+        run = await experimenting.ask_for("agent", gap_id=asked.gap, drive=asked.drive)
+        runs = [run] if run is not None else []
+    else:
+        names = None if asked.names == "next" else list(dict.fromkeys(asked.names))
+        runs = await experimenting.ask(names, subject=asked.subject, minutes=asked.minutes, again=asked.again)
     return _reply({"runs": [_plain(run) for run in runs]})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -14,8 +15,12 @@ import pytest
 from subcortex.client import Client
 from subcortex.config import load
 from subcortex.errors import InvalidRequest
-from subcortex.journal.diary import Diary, experiments, session_queries
+from subcortex.journal.board import Gap
+from subcortex.journal.diary import Diary, board, board_queries, experiments, session_queries, sessions
+from subcortex.journal.diary import drives as kept
+from subcortex.journal.sessions import parse, read
 from subcortex.types import ThinkRequest
+from tests.cli.helpers import invoke
 from tests.conftest import ROOT, stop, wait_for, write_config
 from tests.experiments.worker.stub import BLOCKS
 
@@ -150,3 +155,55 @@ def test_a_real_one_is_run_answered_and_written_up_and_thoughts_go_first(
     assert session.file is not None
     assert (client.config.resolve(client.config.journal.sessions_dir) / session.file).exists()
     wait_for(lambda: not lab_processes(client), 10.0)
+
+
+def test_an_agents_tick_has_its_question_measured_and_the_answer_satisfies_its_drive(folder: Path) -> None:
+    file = write_config(folder)
+    file.write_text(file.read_text() + "\n[agent]\nidle_s = 0\n")
+    client = Client(load(file, {}))
+    client.start_daemon()
+    try:
+        with Diary.open(client.config.database_path) as diary:
+            session = sessions.open_session(diary, [], origin="agent")
+            asked = Gap("How long does the model fast take to load, mapped and read?", kind="load_time")
+            board.record(diary, session.id, [asked], ())
+            sessions.end(diary, session.id, "Over.", read(parse("Over."), "x.md"), file="x.md")
+            (gap,) = board_queries.gaps(diary)
+            assert invoke("drives", "bump", "LEARNING", "150", "--config", file).exit_code == 0
+            before = kept.levels(diary)["LEARNING"].pressure
+
+            ticked = invoke("agent", "tick", "--json", "--config", file)
+
+            outcome = json.loads(ticked.stdout)
+            assert (outcome["did"], outcome["drive"]) == ("asked", "LEARNING"), ticked.stdout
+            run = experiments.run(diary, outcome["run_id"])
+            assert (run.asked_by, run.experiment, run.gap_id) == ("agent", "load_time", gap.id)
+            second = invoke("agent", "tick", "--json", "--config", file)
+            assert "an experiment is under way for LEARNING" in json.loads(second.stdout)["reason"]
+            assert [one.state for one in client.watch_experiment(run.id)][-1] == "settled"
+            assert board_queries.gap(diary, gap.id).state == "answered"
+            (event,) = kept.history(diary, "LEARNING", limit=1)
+            assert (event.kind, event.session_id) == (
+                "satisfied",
+                experiments.run(diary, run.id).session_id,
+            )
+            assert kept.levels(diary)["LEARNING"].pressure < before
+    finally:
+        stop(client)
+
+
+def test_an_agent_asks_for_what_answers_a_question_and_for_nothing_else(
+    client: Client, daemon: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    daemon()
+    for asked in (
+        {"names": ["ticks"], "asked_by": "agent"},
+        {"names": "next", "asked_by": "agent", "minutes": 5},
+        {"names": "next", "gap": "ff"},
+        {"names": "next", "asked_by": "agent", "gap": "../../etc"},
+        {"names": "next", "asked_by": "agent", "gap": "ffff"},
+        {"names": "next", "asked_by": "schedule"},
+    ):
+        with pytest.raises(InvalidRequest):
+            client._transport.call("POST", "/v1/experiments", json.dumps(asked).encode(), timeout_s=60.0)
+    assert client.open_experiments() == []

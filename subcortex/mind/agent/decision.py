@@ -20,6 +20,7 @@ class Moment:
     Args:
         triggered: Drives that ask for a session, the most pressing first.
         resting: Those of them that are left alone for a while, since their last sessions came to nothing.
+        finding: Those for which an experiment is under way; its answer satisfies them.
         quiet: Why it is too quiet an hour, None if it is not.
         busy: Why the machine is not idle, None if it is.
         unfinished: A session of a tick that died; it goes on before anything new begins.
@@ -30,6 +31,7 @@ class Moment:
 
     triggered: Sequence[Level] = ()
     resting: frozenset[str] = frozenset()
+    finding: frozenset[str] = frozenset()
     quiet: str | None = None
     busy: str | None = None
     unfinished: str | None = None
@@ -78,7 +80,8 @@ def choose(moment: Moment) -> Decision:
     to write a deferral, for it is not given up.
     """
     held_up = moment.quiet or (f"the machine is not idle: {moment.busy}" if moment.busy else None)
-    asking = tuple(level for level in moment.triggered if level.drive not in moment.resting)
+    still = moment.resting | moment.finding
+    asking = tuple(level for level in moment.triggered if level.drive not in still)
     if held_up and asking:
         return Defer(asking, held_up)
     if held_up:
@@ -86,12 +89,18 @@ def choose(moment: Moment) -> Decision:
     if moment.unfinished:
         return Resume(moment.unfinished)
     if not asking:
-        names = ", ".join(sorted(moment.resting))
-        return Wait(
-            f"the last sessions came to nothing, so these rest: {names}" if names else "no drive is triggered"
-        )
+        return Wait(_nobody_asks(moment))
     first = asking[0]
     return Hold(first, best_gap(moment.gaps, moment.taken_up or {}) if first.drive in moment.asking else None)
+
+
+def _nobody_asks(moment: Moment) -> str:
+    why = []
+    if moment.finding:
+        why.append(f"an experiment is under way for {', '.join(sorted(moment.finding))}")
+    if resting := moment.resting - moment.finding:
+        why.append(f"the last sessions came to nothing, so these rest: {', '.join(sorted(resting))}")
+    return "; ".join(why) or "no drive is triggered"
 
 
 def best_gap(gaps: Sequence[GapRecord], taken_up: Mapping[str, int]) -> GapRecord | None:

@@ -22,6 +22,7 @@ from subcortex.journal.diary.board_records import GapRecord
 from subcortex.journal.diary.evidence import taken_up, unrated, unsettled
 from subcortex.journal.sessions import DeferralText, DriveLevel, compose_deferral, file_name, parse, read
 from subcortex.mind.agent.decision import Defer, Hold, Moment, Resume, Wait, choose, rests_until
+from subcortex.mind.agent.finding import Finder, at_work, under_way
 from subcortex.mind.agent.holding import Held, Holder, PutOff, Think
 from subcortex.mind.agent.notebook import Notebook, file_away, rate_ended, words_of
 from subcortex.mind.agent.quiet import QuietHours
@@ -41,17 +42,18 @@ class Outcome:
     """What a tick did.
 
     Args:
-        did: ``held`` (a session, from beginning or middle to end), ``deferred``, ``waited``, or ``elsewhere``
-            (another tick is at work).
+        did: ``held`` (a session, from beginning or middle to end), ``asked`` (the daemon for an experiment),
+            ``deferred``, ``waited``, or ``elsewhere`` (another tick is at work).
         reason: Why, in words.
         session_id: Of the session held, or of the deferral written.
         drive: That the session was for.
         depth: By its evidence.
         level_before, level_after: Of the drive, percent of its threshold.
         not_filed: Why what was written has no file under the folder of sessions; None if it has.
+        run_id: Of the experiment that was asked for.
     """
 
-    did: Literal["held", "deferred", "waited", "elsewhere"]
+    did: Literal["held", "asked", "deferred", "waited", "elsewhere"]
     reason: str
     session_id: str | None = None
     drive: str | None = None
@@ -59,6 +61,7 @@ class Outcome:
     level_before: float | None = None
     level_after: float | None = None
     not_filed: str | None = None
+    run_id: str | None = None
 
 
 class Agent:
@@ -69,9 +72,13 @@ class Agent:
         diary: The journal's database.
         think: Has a thought, with the daemon's help.
         busy: Looks whether the machine is idle.
+        finder: Has experiments run; None if nobody does.
     """
 
-    def __init__(self, config: Config, diary: Diary, think: Think, busy: Busy) -> None:
+    def __init__(
+        self, config: Config, diary: Diary, think: Think, busy: Busy, finder: Finder | None = None
+    ) -> None:
+        self._finder = finder
         self._config = config
         self._diary = diary
         self._busy = busy
@@ -103,7 +110,7 @@ class Agent:
                 case Resume(session_id):
                     return self._resume(session_id)
                 case Hold(level, gap):
-                    return self._hold(level, gap)
+                    return self._asked(level, gap) or self._hold(level, gap)
 
     def _moment(self) -> Moment:
         triggered = self._keeper.triggered()
@@ -111,6 +118,7 @@ class Agent:
         seen = Moment(
             triggered=tuple(triggered),
             resting=frozenset(level.drive for level in triggered if self._rests(level.drive)),
+            finding=self._finding(triggered),
             quiet=self._quiet(),
             busy=self._why_busy(),
             unfinished=next(
@@ -132,7 +140,14 @@ class Agent:
     def _why_busy(self) -> str | None:
         if sessions.open_sessions(self._diary, origin="agent", dead=False):
             return "an agent holds a session of its own"
+        if at_work(self._diary):
+            return "an experiment is at work"
         return self._busy()
+
+    def _finding(self, triggered: Sequence[Level]) -> frozenset[str]:
+        """Return the triggered drives that an experiment will satisfy; without a daemon none goes on."""
+        found = under_way(self._diary) & {level.drive for level in triggered}
+        return found if found and self._finder is not None and self._finder.up() else frozenset()
 
     def _rests(self, name: str) -> bool:
         """Return whether a drive is left alone for a while, since its last sessions came to nothing."""
@@ -144,6 +159,18 @@ class Agent:
                 in_vain.append(event.at)
         now = self._diary.clock.now()
         return bool(in_vain) and in_vain[0] <= now < rests_until(in_vain[0], len(in_vain))
+
+    def _asked(self, level: Level, gap: GapRecord | None) -> Outcome | None:
+        """Have the daemon run what may answer a question; None if no experiment may, and thoughts have to."""
+        if self._finder is None or gap is None or gap.kind is None:
+            return None
+        run = self._finder.ask(gap.id, level.drive)
+        if run is not None:
+            reason = f'{run.experiment} of {run.subject} is to answer "{gap.question}"'
+            return Outcome("asked", reason, drive=level.drive, level_before=level.percent, run_id=run.id)
+        if board_queries.gap(self._diary, gap.id).state != "open":
+            return Outcome("waited", f'what is known answers "{gap.question}"', drive=level.drive)
+        return None
 
     def _hold(self, level: Level, gap: GapRecord | None) -> Outcome:
         return self._go_on(self._holder.begin(level, gap), level.drive)

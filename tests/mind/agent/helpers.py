@@ -10,6 +10,7 @@ from subcortex.journal.diary import drives as kept
 from subcortex.journal.diary import session_queries as queries
 from subcortex.journal.sessions import parse, read
 from subcortex.mind.agent import Agent, Outcome
+from subcortex.mind.agent.finding import Finder
 from subcortex.mind.board import note_session
 from subcortex.types import Route, ThinkRequest, Thought, Timing, Usage, new_thought_id
 
@@ -69,8 +70,14 @@ class Thinker:
         )
 
 
-def tick(config: Config, diary: Diary, think: Thinker | None = None, busy: str | None = None) -> Outcome:
-    return Agent(config, diary, think or Thinker(), lambda: busy).tick()
+def tick(
+    config: Config,
+    diary: Diary,
+    think: Thinker | None = None,
+    busy: str | None = None,
+    finder: Finder | None = None,
+) -> Outcome:
+    return Agent(config, diary, think or Thinker(), lambda: busy, finder).tick()
 
 
 def grown(config: Config, diary: Diary, clock: Clock, hours: float) -> None:

@@ -50,6 +50,17 @@ def test_the_most_pressing_drive_gets_its_session_and_a_question_if_it_asks():
     assert choose(learning) == Hold(level("LEARNING"), gap(1))
 
 
+def test_a_drive_whose_experiment_is_under_way_asks_for_nothing_more():
+    seen = Moment(triggered=[level("LEARNING"), level("CARE", 110)], finding=ASKING)
+    assert choose(seen) == Hold(level("CARE", 110), None)
+    assert choose(replace(seen, busy="thoughts are at work")) == Defer(
+        (level("CARE", 110),), "the machine is not idle: thoughts are at work"
+    )
+    assert choose(replace(seen, resting=frozenset({"CARE"}))) == Wait(
+        "an experiment is under way for LEARNING; the last sessions came to nothing, so these rest: CARE"
+    )
+
+
 def test_without_a_question_it_thinks_on_its_own_prompt():
     assert choose(Moment(triggered=[level("LEARNING")], asking=ASKING)) == Hold(level("LEARNING"), None)
 
