@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from subcortex.config import LlamaCppTier
@@ -110,19 +110,21 @@ class Saturation(Experiment):
     async def run(self, lab: Lab, inquiry: Inquiry) -> Report:
         """Ask alone first; then let the ladder say how many at once, until it knows the knee."""
         configured = local_tier(lab.scene, inquiry.subject)
-        tier, scale = as_measured(lab.scene, configured), scale_of(lab.scene, configured)
+        tier, scale = as_measured(lab.scene, configured), asked_scale(lab.scene, configured, inquiry)
         tokens, most = tokens_of(tier, scale), most_of(tier, scale.most)
-        async with lab.engine(tier) as served:
-            endpoint = await Endpoint.of(served)
-            pool = served.figures.kv_tokens if served.figures else None
-            if pool and not lab.readings("kv_tokens"):
-                lab.sample("kv_tokens", pool, "tokens")
-            await _alone(lab, endpoint, tokens, alone_tokens_of(tier, scale), scale.alone)
-            spent_s = sum(float(one.facts["seconds"]) for one in lab.readings("tok_s"))
-            limits = limits_of(scale, most, left_s=lab.seconds_left - _SPARE_S, spent_s=spent_s)
-            end = await _climbed(lab, endpoint, tokens, limits)
+        seen = lab.readings("tok_s")
+        end = await _ended(seen, _limits(lab, scale, most))
+        lacking = end is None or len(lab.readings("tpot")) < scale.alone
+        if lacking and (not seen or lab.seconds_left > _SPARE_S):
+            async with lab.engine(tier) as served:
+                endpoint = await Endpoint.of(served)
+                pool = served.figures.kv_tokens if served.figures else None
+                if pool and not lab.readings("kv_tokens"):
+                    lab.sample("kv_tokens", pool, "tokens")
+                await _alone(lab, endpoint, tokens, alone_tokens_of(tier, scale), scale.alone)
+                end = await _climbed(lab, endpoint, tokens, _limits(lab, scale, most))
         reach = max((int(one.facts["concurrency"]) for one in lab.readings("tok_s")), default=1)
-        if not lab.readings("client ceiling", concurrency=reach):
+        if not lab.readings("client ceiling", concurrency=reach) and lab.seconds_left > 0:
             lab.sample("client ceiling", await ceiling(reach), "tokens/s", concurrency=reach)
         readings = [
             one
@@ -135,6 +137,12 @@ class Saturation(Experiment):
 def scale_of(scene: Scene, tier: LocalTier) -> Scale:
     """Return how large a tier's requests are where it runs."""
     return ON_GPUS if gpus_of(scene, tier) else ON_CPU
+
+
+def asked_scale(scene: Scene, tier: LocalTier, inquiry: Inquiry) -> Scale:
+    """Return the scale that an inquiry was made at, which may be an older one's."""
+    asked = {name: inquiry.depends_on[name] for name in ("tokens", "most") if name in inquiry.depends_on}
+    return replace(scale_of(scene, tier), **asked)
 
 
 def as_measured(scene: Scene, tier: LocalTier) -> LocalTier:
@@ -156,7 +164,9 @@ def most_of(tier: LocalTier, most: int) -> int:
     return min(most, int(given)) if given is not None and given.isdecimal() and int(given) > 0 else most
 
 
-def limits_of(scale: Scale, most: int, *, left_s: float, spent_s: float) -> Limits:
+def limits_of(
+    scale: Scale, most: int, *, left_s: float, spent_s: float, window_s: float | None = None
+) -> Limits:
     """Return what the ladder may do in the time that is left.
 
     Args:
@@ -164,10 +174,24 @@ def limits_of(scale: Scale, most: int, *, left_s: float, spent_s: float) -> Limi
         most: Requests at once.
         left_s: For windows and all between them.
         spent_s: Of windows in an earlier life of the run.
+        window_s: Of those, so that all are alike; None without any.
     """
     measuring_s = max(0.0, _MEASURING_SHARE * left_s) + spent_s
-    window_s = min(scale.window_s, max(scale.least_window_s, measuring_s / _WINDOWS))
+    if window_s is None:
+        window_s = min(scale.window_s, max(scale.least_window_s, measuring_s / _WINDOWS))
     return Limits(most, window_s, min(scale.most_s, measuring_s))
+
+
+def _limits(lab: Lab, scale: Scale, most: int) -> Limits:
+    spent = [float(one.facts["seconds"]) for one in lab.readings("tok_s")]
+    left_s = lab.seconds_left - _SPARE_S
+    return limits_of(scale, most, left_s=left_s, spent_s=sum(spent), window_s=min(spent, default=None))
+
+
+async def _ended(seen: Sequence[Reading], limits: Limits) -> End:
+    """Return how the ladder has ended with what was measured before; None where it goes on."""
+    step = await asyncio.to_thread(next_step, [as_measured_window(one) for one in seen], limits)
+    return None if isinstance(step, Measure) else step
 
 
 def tokens_of(tier: LocalTier, scale: Scale) -> int:
