@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -193,7 +194,9 @@ def run_json(run: RunRecord, diary: Diary, *, raw: bool) -> dict[str, Any]:
 
 def picture_file(config: Config, run: RunRecord) -> Path:
     """Return where a run's picture goes if nobody says: a folder beside the journal."""
-    return config.database_path.parent / "charts" / f"{run.experiment}-{run.id[:16]}.svg"
+    # A journal may have come from elsewhere: its words name no folder.
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", run.experiment)
+    return config.database_path.parent / "charts" / f"{name}-{run.id[:16]}.svg"
 
 
 def write_pictures(charts: Sequence[Chart], file: Path) -> list[Path]:

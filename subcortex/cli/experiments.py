@@ -113,7 +113,7 @@ def _next_command(config_file: Path | None, as_json: bool, limit: int) -> None:
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, max=1440, min_open=True),
     help="What each may take; its own guess if not given.",
 )
 @click.option("--again", is_flag=True, help="Measure anew what this very machine has answered.")
@@ -136,6 +136,10 @@ def _run_command(
     from subcortex.cli._experiment_running import run
 
     config = load_config(config_file)
+    for name in names:
+        if name != _NEXT:
+            # Here, since it takes a daemon seconds to start and say so.
+            _known(name)
     return run(
         config, names, subject=subject, minutes=minutes, again=again, wait=not no_wait, as_json=as_json
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from subcortex.cli._experiment_view import picture_file
 from subcortex.config import load
 from subcortex.experiments.catalogue import CATALOGUE
 from subcortex.experiments.choice import believed
@@ -296,3 +298,11 @@ def test_a_run_under_way_says_how_far_it_is(file, runs):
     text = shown("experiments", "show", runs["running"].id, "--config", file)
     assert "running: 25%  ladder" in text
     assert "GPU-minutes of 6 min allowed so far" in text
+
+
+def test_a_journals_words_name_no_folder_for_a_picture(file):
+    config = load(file, {})
+    with Diary.open(config.database_path) as diary:
+        run = replace(enqueued(diary, inquiry()), experiment="../../elsewhere/x")
+    charts = config.database_path.parent / "charts"
+    assert picture_file(config, run) == charts / f"_elsewhere_x-{run.id[:16]}.svg"

@@ -33,7 +33,6 @@ def test_a_run_is_asked_watched_shown_and_known_the_next_time(file):
     done = run(*asked, env={"COLUMNS": "200"})
     assert done.returncode == 0, done.stderr
     assert "idle_and_swap of fast: waits" in done.stderr
-    assert "measured; its answers are written down\n" in done.stderr
     assert "state      settled\n" in done.stdout
     assert "fast: host memory by state\n" in done.stdout
     [listed] = json.loads(invoke("experiments", "--json", "--config", file).stdout)
@@ -56,6 +55,15 @@ def test_a_run_is_asked_watched_shown_and_known_the_next_time(file):
         assert experiments.run(diary, waiting["id"]).state == "cancelled"
     shown = invoke("experiments", "show", waiting["id"], "--config", file)
     assert "state      cancelled" in shown.stdout
+
+
+def test_a_name_that_is_none_and_too_many_minutes_are_refused_without_starting_a_daemon(file):
+    for name in ("nosuch", "../../etc"):
+        refused = invoke("experiments", "run", name, "--config", file)
+        assert refused.exit_code == 4
+        assert f"there is no experiment '{name}'\nThere are: peer_trust" in refused.stderr
+    assert invoke("experiments", "run", "load_time", "--minutes", "1441", "--config", file).exit_code == 2
+    assert invoke("ps", "--config", file).exit_code == 9
 
 
 def test_without_a_daemon_what_waits_is_given_up_in_the_journal(file):

@@ -81,7 +81,7 @@ class Interconnect(Experiment):
     def why_not(self, scene: Scene) -> str | None:
         """Return why there is nothing to compare."""
         if len(scene.hardware.gpus) < 2:
-            return "not applicable here: it takes two GPUs, and processes on a CPU have one path only"
+            return "it takes two GPUs, and processes on a CPU have one path only"
         if not _tiers(scene):
             return "no tier on vLLM has a tensor_parallel_size of 2 or more"
         return None

@@ -141,7 +141,7 @@ async def test_an_arm_that_does_not_start_is_an_answer(
 def test_it_is_not_applicable_without_two_cards_or_a_split_tier(folder: Path):
     experiment = catalogue.find("interconnect")
     here = scene_for(config_for(folder, TIER))
-    assert "not applicable" in str(experiment.why_not(two_cards(here, 1)))
+    assert "it takes two GPUs" in str(experiment.why_not(two_cards(here, 1)))
     assert list(experiment.inquiries(two_cards(here, 1))) == []
     alone = scene_for(config_for(folder, TIER | {"tensor_parallel_size": 1}))
     assert "tensor_parallel_size" in str(experiment.why_not(two_cards(alone)))
