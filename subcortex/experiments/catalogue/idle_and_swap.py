@@ -42,7 +42,11 @@ REPEATS = 3
 _QUICK_START_S, _QUICK_STARTS = 5.0, 4
 #: Host memory for a 70B's weights is pinned within 70 s, once a process.
 _SLEEP_LIMIT_S, _WAKE_LIMIT_S, _TOKEN_LIMIT_S = 150.0, 60.0, 60.0
-_SLEEP_GUESS_S = 70.0
+#: What a first sleep takes where none is known: of level 1, which has to pin host memory, and of level 2,
+#: which throws weights away. The next of level 1 takes a small part of it (68 s and 2.2 s, of a 70B).
+_SLEEP_GUESS_S, _SLEEP_2_GUESS_S, _LATER_SHARE = 70.0, 10.0, 0.25
+#: Kept for waking and a token; for a life's looks and its end; and to stop in at the very end of the time.
+_WAKE_GUESS_S, _LIFE_REST_S, _LAST_S = 15.0, 20.0, 12.0
 _ASKED = GenerateRequest(
     [Message(role="user", content="Say one word.")], max_tokens=2, temperature=0.0, seed=1
 )
@@ -136,23 +140,52 @@ class _Round:
     slept: bool = False
 
     async def all(self, tier: LocalTier) -> None:
-        """Take every sample that time allows."""
-        await self.lab.cool()
+        """Take every sample that time allows: a cold start, sleeps, a warm start, and sleep at level 2.
+
+        In an earlier life's run that is over nothing is started.
+        """
+        lab = self.lab
+        told = lab.readings("held", arm="idle")
+        if told and lab.seconds_left <= _LAST_S:
+            return
+        await lab.cool()
         self.before = await settled(None, self.gpus)
-        cold = not self.lab.readings("start", arm="cold") and await self._forgotten()
+        cold = not lab.readings("start", arm="cold") and await self._forgotten()
         await self._life(tier, "cold" if cold else "warm")
         while self._another_life():
+            limit = asyncio.timeout(max(1.0, lab.seconds_left - _LAST_S))
             try:
-                await self._life(tier, "warm")
+                async with limit:
+                    await self._life(tier, "warm")
             except SubcortexError as error:
-                self.noticed.append(f"{about(self.tier)} did not start again: {error.message}")
+                self.noticed.append(f"{about(self.tier)} did not start again: {error.message.rstrip('.')}.")
                 return
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                self.noticed.append(f"{about(self.tier)}: time was over in the middle of a second start.")
+                return
+        if not lab.readings("start", arm="warm"):
+            self.noticed.append(f"No time was left for a warm start of {about(self.tier)}.")
 
     def _another_life(self) -> bool:
-        """Return whether one more start is wanted, and time left for it."""
+        """Return whether one more start is wanted, and time left for it; a warm one is no slower."""
         wanted = 1 if self.start_s > _QUICK_START_S else REPEATS
         done = len(self.lab.readings("start", arm="warm"))
-        return done < wanted and self.lab.seconds_left > 1.3 * self.start_s + 10
+        return done < wanted and self.lab.seconds_left > self._life_s
+
+    @property
+    def _life_s(self) -> float:
+        return self.start_s + _LIFE_REST_S
+
+    async def _within(self, limit_s: float, doing: str, work: Awaitable[_T]) -> _T:
+        """Wait so long at the most, and no longer than the run's time: what was seen is still to be told."""
+        limit_s = max(1.0, min(limit_s, self.lab.seconds_left - _LAST_S))
+        try:
+            async with asyncio.timeout(limit_s):
+                return await work
+        except TimeoutError:
+            raise EngineFailed(f"it did not {doing} within {limit_s:.0f} s") from None
 
     async def _forgotten(self) -> bool:
         """Have the system forget the model's files; return whether the start to come is a cold one."""
@@ -176,9 +209,9 @@ class _Round:
             async with lab.engine(tier) as served:
                 self.start_s = served.boot_s
                 lab.sample("start", served.boot_s, "s", arm=start)
-                await _within(_TOKEN_LIMIT_S, "answer", _first_token_s(served.engine))
+                await self._within(_TOKEN_LIMIT_S, "answer", _first_token_s(served.engine))
                 lab.sample("start to first token", time.monotonic() - began_s, "s", arm=start)
-                ttft_s = await _within(_TOKEN_LIMIT_S, "answer", _first_token_s(served.engine))
+                ttft_s = await self._within(_TOKEN_LIMIT_S, "answer", _first_token_s(served.engine))
                 lab.sample("ttft", ttft_s, "s", arm="awake")
                 await self._look("idle", served.engine)
                 if isinstance(tier, VllmTier) and _vllm_sleep.enabled(tier):
@@ -205,15 +238,28 @@ class _Round:
 
     def _another_cycle(self, rest: Rest) -> bool:
         lab, done = self.lab, len(self.lab.readings("wake", arm=rest.value))
-        sleeps = [one.value for one in lab.readings("sleep", arm=rest.value)]
         if done >= REPEATS:
             return False
-        if lab.seconds_left > (max(sleeps) if sleeps else _SLEEP_GUESS_S) + 15:
+        cycle_s = self._sleep_s(rest) + _WAKE_GUESS_S
+        # A third wake is worth less than a warm start.
+        if done >= 2 and self._another_life() and lab.seconds_left - cycle_s <= self._life_s:
+            return False
+        if lab.seconds_left > cycle_s:
             return True
         self.noticed.append(
             f"{about(self.tier)}: time was over after {done} of {REPEATS} wakes from {_named(rest)}."
         )
         return False
+
+    def _sleep_s(self, rest: Rest) -> float:
+        """Return the seconds that the next sleep is expected to take."""
+        if rest is Rest.SLEEP_2:
+            guess_s = _SLEEP_2_GUESS_S
+        else:
+            first = [one.value for one in self.lab.readings("sleep", arm=f"{rest.value} first")]
+            guess_s = max(first, default=_SLEEP_GUESS_S) * (_LATER_SHARE if self.slept else 1.0)
+        later = [one.value for one in self.lab.readings("sleep", arm=rest.value)]
+        return max(later) if later and self.slept else guess_s
 
     async def _cycle(self, served: Served, rest: Rest, sound: Canary | None) -> None:
         """Put it to sleep, look, wake it, and ask whether it is still itself."""
@@ -221,15 +267,15 @@ class _Round:
         lab.say(f"{self.tier.name}: sleep {_named(rest)}")
         async with _bed(served, rest) as (sleep, wake):
             began_s = time.monotonic()
-            await _within(_SLEEP_LIMIT_S, "fall asleep", sleep())
+            await self._within(_SLEEP_LIMIT_S, "fall asleep", sleep())
             arm = rest.value if self.slept else f"{rest.value} first"
             self.slept = True
             lab.sample("sleep", time.monotonic() - began_s, "s", arm=arm)
             await self._look(rest.value, engine)
             began_s = time.monotonic()
-            await _within(_WAKE_LIMIT_S, "wake", wake())
+            await self._within(_WAKE_LIMIT_S, "wake", wake())
         woken_s = time.monotonic() - began_s
-        await _within(_TOKEN_LIMIT_S, "answer", _first_token_s(engine))
+        await self._within(_TOKEN_LIMIT_S, "answer", _first_token_s(engine))
         lab.sample("wake", woken_s, "s", arm=rest.value)
         lab.sample("wake to first token", time.monotonic() - began_s, "s", arm=rest.value)
         now = await engine.canary()
@@ -290,11 +336,3 @@ async def _first_token_s(engine: Engine) -> float:
     if first_s is None:
         raise EngineFailed(f"{engine.model} answered without a token")
     return first_s
-
-
-async def _within(limit_s: float, doing: str, work: Awaitable[_T]) -> _T:
-    try:
-        async with asyncio.timeout(limit_s):
-            return await work
-    except TimeoutError:
-        raise EngineFailed(f"it did not {doing} within {limit_s:g} s") from None

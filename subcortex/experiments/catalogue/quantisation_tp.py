@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Sequence
 from math import log
 from typing import ClassVar
@@ -30,7 +32,8 @@ _UNQUANTISED_DTYPES = ("float32", "float")
 ARMS = ("fp8", "plain")
 #: Answers of one alone, and looks at a load, with each boot.
 _ANSWERS, _LOOKS, _LOOK_S, _CONCURRENCY = 7, 5, 3.0, 16
-_MEASURE_S = 45.0
+#: What measuring takes beside a boot; and what is kept to stop in.
+_MEASURE_S, _LAST_S = 30.0, 10.0
 
 
 class QuantisationTp(Experiment):
@@ -84,18 +87,28 @@ class QuantisationTp(Experiment):
         size = _largest(scene, shape)
         noticed: list[str] = []
         refused: str | None = None
-        longest_s = boot_s(scene, resized(scene, tier, size, weights_mib=weights_mib), weights_mib)
+        # Of the second arm it is known what the first took, boot and all.
+        needed_s = (
+            boot_s(scene, resized(scene, tier, size, weights_mib=weights_mib), weights_mib) + _MEASURE_S
+        )
         for arm in ARMS:
-            if lab.readings("window", arm=arm):
+            if len(lab.readings("window", arm=arm)) >= _LOOKS:
                 continue
-            if lab.seconds_left < 1.2 * longest_s + _MEASURE_S:
-                noticed.append(f"Time was left for no boot of {about(tier)} {told.FORMS[arm]}.")
+            if lab.seconds_left < needed_s + _LAST_S:
+                noticed.append(f"No time was left for a boot of {about(tier)} {told.FORMS[arm]}.")
                 break
             lab.say(f"{tier.name}: {arm} at TP={size}", ARMS.index(arm) / len(ARMS))
+            began_s = time.monotonic()
+            limit = asyncio.timeout(lab.seconds_left - _LAST_S)
             try:
-                longest_s = max(
-                    longest_s, await _measured(lab, _arm(scene, tier, arm, size, weights_mib), arm)
-                )
+                async with limit:
+                    await _measured(lab, _arm(scene, tier, arm, size, weights_mib), arm)
+                needed_s = time.monotonic() - began_s
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                noticed.append(f"Time was over while {about(tier)} {told.FORMS[arm]} was measured.")
+                break
             except SubcortexError as error:
                 why = error.message.partition(" [type=")[0].strip().rstrip(".")
                 noticed.append(f"{about(tier)} {told.FORMS[arm]} at TP={size} failed: {why}.")
@@ -146,8 +159,8 @@ def _arm(scene: Scene, tier: VllmTier, arm: str, size: int, weights_mib: float) 
     return found.model_copy(update={"flags": [*flags, *_FLAG] if arm == "fp8" else flags})
 
 
-async def _measured(lab: Lab, tier: VllmTier, arm: str) -> float:
-    """Boot one arm, keep its samples, and return the seconds of its boot."""
+async def _measured(lab: Lab, tier: VllmTier, arm: str) -> None:
+    """Boot one arm and keep its samples."""
     await lab.cool()
     gpus = tuple(tier.gpus or ()) if lab.scene.on_gpus else ()
     before = await settled(None, gpus)
@@ -159,7 +172,6 @@ async def _measured(lab: Lab, tier: VllmTier, arm: str) -> float:
         for name, value in _said(served).items():
             lab.sample(name, value, "MiB", arm=arm)
         await _speeds(lab, served, arm)
-        return served.boot_s
 
 
 def _said(served: Served) -> dict[str, float]:

@@ -18,6 +18,7 @@ from subcortex.experiments.catalogue.idle_and_swap import IdleAndSwap
 from subcortex.experiments.experiment import Answer, Report, Scene
 from subcortex.experiments.laboratory.lab import Reading
 from subcortex.hardware import Hardware, with_gpus
+from subcortex.types import Rest
 from tests.conftest import ROOT
 from tests.engines import sleepy_server
 from tests.experiments.harness import MODELS, MemoryKeep, config_for, lab_for, scene_for
@@ -196,7 +197,7 @@ async def test_a_wake_that_changes_the_model_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("one_restart")
 async def test_without_time_it_measures_what_matters_most(tmp_path: Path) -> None:
-    report, keep = await run(tmp_path, sleeper(tmp_path), seconds=30.0)
+    report, keep = await run(tmp_path, sleeper(tmp_path), seconds=24.0)
     # A sleep may take more than a minute: it is not begun.
     assert {one.arm for one in keep.kept if one.metric == "held"} == {"idle", "stopped"}
     assert sum("time was over" in words for words in report.noticed) >= 1
@@ -232,3 +233,45 @@ def test_figures_of_two_h200_are_told_as_they_were_measured() -> None:
     asleep = answer(report, "asleep_memory")
     assert asleep.value == 6532
     assert "3.5%" in asleep.statement
+
+
+def expects(lab: Any, tier: VllmTier, *, slept: bool) -> idle_and_swap._Round:
+    round_ = idle_and_swap._Round(lab, tier, ())
+    round_.start_s, round_.slept = 110.0, slept
+    return round_
+
+
+async def test_the_time_left_goes_to_what_is_worth_most(tmp_path: Path) -> None:
+    tier, scene = VllmTier(name="deep", model="owner/model"), scene_for(config_for(tmp_path))
+    first = [Reading("sleep", 68.0, "s", "sleep_1 first"), Reading("wake", 3.0, "s", "sleep_1")]
+    second = [Reading("sleep", 2.2, "s", "sleep_1"), Reading("wake", 3.0, "s", "sleep_1")]
+
+    async def goes_on(seconds: float, earlier: list[Reading], rest: Rest, *, slept: bool = True) -> bool:
+        async with lab_for(scene, seconds=seconds, earlier=earlier) as (lab, _):
+            return expects(lab, tier, slept=slept)._another_cycle(rest)
+
+    # A first sleep may take 70 s, the one after it a small part of that; level 2 copies nothing.
+    assert not await goes_on(80, [], Rest.SLEEP_1, slept=False)
+    assert await goes_on(90, [], Rest.SLEEP_1, slept=False)
+    assert await goes_on(40, first, Rest.SLEEP_1)
+    assert not await goes_on(30, first, Rest.SLEEP_1)
+    assert not await goes_on(80, first + second, Rest.SLEEP_1, slept=False)
+    assert await goes_on(30, first + second, Rest.SLEEP_2)
+    # A third wake gives way to a warm start of 110 s that would else not be had.
+    assert await goes_on(140, first, Rest.SLEEP_1)
+    assert not await goes_on(140, first + second, Rest.SLEEP_1)
+    assert await goes_on(200, first + second, Rest.SLEEP_1)
+    assert await goes_on(100, first + second, Rest.SLEEP_1)
+
+
+@pytest.mark.usefixtures("one_restart")
+async def test_what_an_earlier_life_saw_is_told_without_a_start(tmp_path: Path) -> None:
+    earlier = [
+        Reading("start", 150.0, "s", "cold"),
+        Reading("held", 90000.0, "MiB", "idle"),
+        Reading("sleep", 68.0, "s", "sleep_1 first"),
+    ]
+    report, keep = await run(tmp_path, sleeper(tmp_path), seconds=0, earlier=earlier)
+    assert (keep.boots, keep.kept) == ([], [])
+    assert answer(report, "start_time").value == 150.0
+    assert answer(report, "sleep_time").value == 68.0
