@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from math import isfinite
 from typing import Any
 
 from subcortex.experiments.experiment import Scene
@@ -97,19 +98,19 @@ def peer_gb_per_s(scene: Scene, a: int, b: int) -> float:
 
 
 async def sampled(lab: Lab, lines: AsyncIterator[dict[str, Any]]) -> list[Mapping[str, Any]]:
-    """Keep a probe's samples as they come, and return its other lines."""
+    """Keep a probe's samples as they come, and return its other lines; what is not whole is dropped."""
     others: list[Mapping[str, Any]] = []
     async for line in lines:
         if "metric" not in line:
             others.append(line)
             continue
         facts = {name: value for name, value in line.items() if name not in _FIELDS}
-        lab.sample(
-            str(line["metric"]),
-            float(line["value"]),
-            str(line["unit"]),
-            arm=str(line.get("arm", "")),
-            block=int(line.get("block", 0)),
-            **facts,
-        )
+        try:
+            metric, value, unit = str(line["metric"]), float(line["value"]), str(line["unit"])
+            block = int(line.get("block", 0))
+        except (KeyError, TypeError, ValueError):
+            continue
+        # A time of zero by a coarse clock makes a speed without end, which is no sample.
+        if isfinite(value):
+            lab.sample(metric, value, unit, arm=str(line.get("arm", "")), block=block, **facts)
     return others

@@ -120,6 +120,11 @@ class Lab:
             and all(one.facts.get(name) == value for name, value in facts.items())
         ]
 
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What there are samples of, in the order of the first of each."""
+        return tuple(dict.fromkeys(one.metric for one in self._readings))
+
     def samples(self, metric: str, *, arm: str | None = None, **facts: Any) -> list[Sample]:
         """Return the same as statistics take them."""
         return [as_sample(one) for one in self.readings(metric, arm=arm, **facts)]

@@ -2,13 +2,14 @@
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from subcortex.experiments import catalogue
+from subcortex.experiments.catalogue._machine import sampled
 from subcortex.experiments.catalogue.machine_speed import MachineSpeed, memory_prior
 from subcortex.experiments.catalogue.peer_trust import PeerTrust
 from subcortex.experiments.catalogue.peer_trust import report_of as trust_report
@@ -173,3 +174,17 @@ def test_all_are_in_the_catalogue() -> None:
         "collectives": 2,
         "startup": 12,
     }
+
+
+async def test_lines_that_are_no_samples_are_left_out(tmp_path: Path) -> None:
+    async def lines() -> AsyncIterator[dict[str, Any]]:
+        good = {"metric": "peer", "value": 380.0, "unit": "GB/s", "pair": "0-1", "block": 2}
+        for changed in ({}, {"value": float("inf")}, {"value": None}, {"value": "fast"}, {"block": "x"}):
+            yield good | changed
+        yield {"metric": "peer"}
+        yield {"note": "no float8 here"}
+
+    async with lab_for(without_gpus(tmp_path)) as (lab, keep):
+        others = await sampled(lab, lines())
+    assert [(one.value, one.block, one.facts) for one in keep.kept] == [(380.0, 2, {"pair": "0-1"})]
+    assert others == [{"note": "no float8 here"}]

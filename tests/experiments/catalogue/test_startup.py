@@ -36,6 +36,16 @@ async def test_llama_cpp_passes_with_a_model_of_the_testbed(tmp_path: Path) -> N
     assert "xllamacpp" in answer.details["checks"]["engine"]["words"]
 
 
+async def test_checks_of_an_earlier_life_are_told_when_time_is_over(tmp_path: Path) -> None:
+    scene = scene_for(config_for(tmp_path))
+    inquiry = Startup().inquiries(scene)[0]
+    async with lab_for(scene, seconds=120) as (lab, keep):
+        found = await Startup().run(lab, inquiry)
+    async with lab_for(scene, seconds=0, earlier=keep.kept) as (lab, again):
+        assert await Startup().run(lab, inquiry) == found
+    assert again.kept == []
+
+
 @pytest.mark.vllm
 async def test_vllm_imports_and_its_tokenizer_gives_texts_back(tmp_path: Path) -> None:
     report = await checked(scene_for(config_for(tmp_path, VLLM)), "v")
