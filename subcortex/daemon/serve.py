@@ -100,6 +100,9 @@ async def _look_back(config: Config) -> None:
             log.info("expired", fact=fact.id, what=fact.statement, why=fact.expired_why)
     except SubcortexError as error:
         log.warning("what was measured could not be looked at", error=error.message)
+    except Exception:
+        # A daemon thinks without it.
+        log.exception("what was measured could not be looked at")
 
 
 def _outgrown(config: Config) -> list[FactRecord]:

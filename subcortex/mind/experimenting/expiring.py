@@ -26,7 +26,7 @@ def expire_changed(
 
     A run's certificate is held against the one that its experiment would give the same question today. A
     question that is not asked here any more (a tier that is gone) tells nothing, and its facts stay; one
-    whose experiment is not applicable any more is expired.
+    whose experiment is not applicable any more is expired. While GPUs cannot be asked nothing is told.
 
     Args:
         diary: The journal's database.
@@ -36,6 +36,8 @@ def expire_changed(
     Raises:
         JournalError: The database takes nothing now.
     """
+    if scene.hardware.problem is not None:
+        return []
     by_name = {one.name: one for one in (catalogue.CATALOGUE if among is None else among)}
     today: dict[str, list[Inquiry]] = {}
     expired: list[FactRecord] = []
@@ -78,7 +80,11 @@ def why_expired(
             continue
         if digest_of(inquiry, experiment.method) == run.digest:
             return None
-        changed = differences(run.inquiry["depends_on"], inquiry_to_json(inquiry)["depends_on"])
+        was_then, is_now = run.inquiry["depends_on"], inquiry_to_json(inquiry)["depends_on"]
+        changed = differences(was_then, is_now)
+        if changed and changed == _unknown(was_then, is_now):
+            # A program that did not say its version in time is no other one.
+            return None
         return f"changed: {'; '.join(changed[:4]) or 'the way of measuring'}"
     return None
 
@@ -92,6 +98,21 @@ def differences(was: Mapping[str, Any], now: Mapping[str, Any], within: str = ""
             found += differences(before, after, f"{within}{name} ")
         elif before != after:
             found.append(f"{within}{name}: {_shown(before)}, now {_shown(after)}")
+    return found
+
+
+def _unknown(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return, as ``differences`` does, the versions that were known and that nobody tells now."""
+    found = []
+    for name in sorted({"driver", "driver_cuda", "engine", "versions"} & set(was)):
+        before, after = was[name], now.get(name)
+        if isinstance(before, Mapping):
+            parts = before if name == "versions" else before.keys() & {"version"}
+            after = after if isinstance(after, Mapping) else {}
+            lost = [part for part in sorted(parts) if before[part] is not None and after.get(part) is None]
+            found += [f"{name} {part}: {_shown(before[part])}, now nothing" for part in lost]
+        elif before is not None and after is None:
+            found.append(f"{name}: {_shown(before)}, now nothing")
     return found
 
 

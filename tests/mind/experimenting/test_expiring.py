@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from subcortex.config import Config
@@ -55,6 +57,20 @@ def test_what_holds_stays_and_so_does_a_tier_that_is_gone(config, diary, scene):
     assert expire_changed(diary, scene, among=[Links(inquiry(subject="another"))]) == []
     assert expire_changed(diary, scene, among=[]) == []
     assert len(board_queries.measured_facts(diary)) == 1
+
+
+def test_what_cannot_be_asked_now_is_no_other_machine(config, diary, scene):
+    known = inquiry(depends_on={**CERTIFICATE, "engine": {"name": "vllm", "version": "0.26"}})
+    follow(diary, config, measured(diary, known).id, experiment=Links())
+    silent = replace(scene, hardware=scene.hardware.model_copy(update={"problem": "no answer in 10 s"}))
+    assert expire_changed(diary, silent, among=[Links(why_not="there are no GPUs")]) == []
+    for untold in (
+        {**CERTIFICATE, "engine": {"name": "vllm", "version": None}},
+        {**CERTIFICATE, "driver": None, "engine": {"name": "vllm"}},
+    ):
+        assert expire_changed(diary, scene, among=[Links(inquiry(depends_on=untold))]) == []
+    other = {**CERTIFICATE, "driver": "590.2", "engine": {"name": "vllm", "version": None}}
+    assert len(expire_changed(diary, scene, among=[Links(inquiry(depends_on=other))])) == 1
 
 
 def test_a_new_question_that_is_answered_already_costs_nothing(config, diary, scene):
