@@ -130,6 +130,8 @@ class _Loads:
 
     async def all(self) -> None:
         """Measure block after block, until it is known well enough or time is over."""
+        if self.lab.seconds_left <= 0 and self.lab.readings("load"):
+            return
         arms = await self._possible()
         for block, places in groupby(abba(arms, MOST_BLOCKS), key=lambda place: place[0]):
             fewest = BLOCKS if self.longest_s < _LONG_START_S else 1

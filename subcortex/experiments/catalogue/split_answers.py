@@ -138,6 +138,8 @@ class SplitAnswers(Experiment):
         for place, arm in enumerate(arms):
             if all(_missing(lab, arm, turn) == [] for turn in TURNS):
                 continue
+            if lab.seconds_left <= 0 and places(lab.readings(NEXT), arms[0].name, arms[1].name):
+                break
             lab.say(f"{tier.name} with {arm.name}", place / len(arms))
             try:
                 async with lab.engine(arm.tier) as served:

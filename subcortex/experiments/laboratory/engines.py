@@ -106,10 +106,10 @@ class WarmEngines:
             await engine.start(progress)
         except SubcortexError as error:
             keep.boot({**facts, "error": error.to_wire(), "figures": _dumped(engine)})
-            await engine.stop(grace_s=0.0)
+            await _killed(engine)
             raise
         except BaseException:
-            await asyncio.shield(asyncio.ensure_future(engine.stop(grace_s=0.0)))
+            await _killed(engine)
             raise
         boot_s = time.monotonic() - began_s
         served = self._warm[key] = Served(engine, tier, boot_s, engine.boot_figures())
@@ -119,7 +119,17 @@ class WarmEngines:
     async def _stop(self, keys: list[str], *, grace_s: float) -> None:
         for key in keys:
             served = self._warm.pop(key)
-            await served.engine.stop(grace_s=grace_s)
+            try:
+                await served.engine.stop(grace_s=grace_s)
+            except asyncio.CancelledError:
+                # A run whose time is over is cancelled too, and the next one wants the memory.
+                await _killed(served.engine)
+                raise
+
+
+async def _killed(engine: Engine) -> None:
+    """End an engine at once, and wait for it though cancelled meanwhile."""
+    await asyncio.shield(asyncio.ensure_future(engine.stop(grace_s=0.0)))
 
 
 def _apart(config: Config) -> Config:
