@@ -16,22 +16,21 @@ import structlog
 
 from subcortex.clock import Clock, SystemClock
 from subcortex.config import Config
-from subcortex.errors import DeadlineExceeded, DoesNotFit, EngineFailed, SubcortexError
+from subcortex.errors import DeadlineExceeded, EngineFailed, SubcortexError
 from subcortex.fleet import Fleet
 from subcortex.journal import processes
 from subcortex.journal.diary import Diary, experiments
 from subcortex.journal.diary.experiment_records import OPEN_STATES, AskedBy, RunRecord
+from subcortex.mind.experimenting.desk import Desk, spent_today
 from subcortex.mind.experimenting.ledger import Follow, Ledger
-from subcortex.mind.experimenting.room import Shortage, gpus_of, shortage, together
+from subcortex.mind.experimenting.making_room import HOLDER, RoomMaker
+from subcortex.mind.experimenting.room import gpus_of
 from subcortex.mind.experimenting.shift import Pace, Shift
 from subcortex.mind.experimenting.turns import Turn, batch_of, in_turn, is_lost, may_begin, needs_of
 from subcortex.mind.experimenting.windows import Windows
 from subcortex.mind.experimenting.worker import COMMAND, Worker
 
 __all__ = ["COMMAND", "HOLDER", "Experimenting", "Pace", "spent_today"]
-
-#: Whom the fleet lends to.
-HOLDER = "an experiment"
 
 
 class Experimenting:
@@ -65,19 +64,21 @@ class Experimenting:
         self._command = command or COMMAND
         self._clock = clock or SystemClock()
         self._pace = pace or Pace()
+        #: Run → why it waits, in words.
+        self.waits: dict[str, str] = {}
+        self._turn = Turn()
         self._ledger = Ledger(config, follow or _follow, self._clock)
+        self._desk = Desk(config, self._ledger)
+        self._room = RoomMaker(fleet, self._ledger, self._turn, self.waits, self._clock, self._pace)
         self._task: asyncio.Task[None] | None = None
         self._windows: Windows | None = None
         self._woken = asyncio.Event()
         self._shift: Shift | None = None
-        self._turn = Turn()
         self._closing = False
         self._looked_s = -inf
         self._log = structlog.get_logger("experiments")
         #: How many runs are not over, as far as is known.
         self.open_runs = 0
-        #: Run → why it waits, in words.
-        self.waits: dict[str, str] = {}
 
     def open(self) -> None:
         """Begin, in the background; returns at once.
@@ -130,57 +131,14 @@ class Experimenting:
         minutes: float | None = None,
         again: bool = False,
     ) -> list[RunRecord]:
-        """Have experiments run for a person, by their names or (None) the one that is worth most.
-
-        Raises:
-            InvalidRequest: There is no such experiment or subject, or it is not applicable here.
-            JournalError: The database cannot be written.
-        """
-        asking, scene = await asyncio.to_thread(_asking, self._config)
-
-        def put(diary: Diary) -> list[RunRecord]:
-            if names is None:
-                run = asking.ask_next(diary, self._config, "person", minutes=minutes, scene=scene)
-                return [run] if run is not None else []
-            found: list[RunRecord] = asking.ask(
-                diary, self._config, names, subject=subject, minutes=minutes, again=again, scene=scene
-            )
-            return found
-
-        return self._asked(await self._ledger.do(put))
+        """Have experiments run for a person; see ``Desk.ask``."""
+        return self._asked(await self._desk.ask(names, subject=subject, minutes=minutes, again=again))
 
     async def ask_for(
         self, asked_by: AskedBy, *, gap_id: str | None = None, drive: str | None = None
     ) -> RunRecord | None:
-        """Have what is worth most run, of what the day's minutes have room for; None if there is nothing.
-
-        Args:
-            asked_by: Who wants to know; no person, whose runs cost nobody's day.
-            gap_id: Only what may answer this question of the board, or has to run before.
-            drive: Whom the answer satisfies, if it is not the question's own.
-
-        Raises:
-            InvalidRequest: There is no such question.
-            JournalError, EmergenceFailed: As ``choosing.choose``.
-        """
-        asking, scene = await asyncio.to_thread(_asking, self._config)
-
-        def put(diary: Diary) -> RunRecord | None:
-            left = self._config.experiments.minutes_a_day - spent_today(diary)
-            if left <= 0:
-                return None
-            run: RunRecord | None = asking.ask_next(
-                diary,
-                self._config,
-                asked_by,
-                most_gpu_minutes=left,
-                gap_id=gap_id,
-                drive=drive,
-                scene=scene,
-            )
-            return run
-
-        run = await self._ledger.do(put)
+        """Have what is worth most run, for no person; see ``Desk.ask_for``."""
+        run = await self._desk.ask_for(asked_by, gap_id=gap_id, drive=drive)
         self._asked([run] if run is not None else [])
         return run
 
@@ -281,7 +239,8 @@ class Experimenting:
                 await self._work(batch_of(run, waiting, self._config))
                 return True
             self.waits[run.id] = why
-        self.waits = {run.id: self.waits[run.id] for run in runs if run.id in self.waits}
+        for gone in self.waits.keys() - {run.id for run in runs}:
+            del self.waits[gone]
         return self.open_runs > 0
 
     async def _spent(self, waiting: Sequence[RunRecord]) -> bool:
@@ -316,7 +275,7 @@ class Experimenting:
         shift = self._shift = Shift(tuple(runs), gpus)
         self._turn.forget()
         try:
-            if not await self._room_for(shift) or shift.why is not None:
+            if not await self._room.made(shift) or shift.why is not None:
                 return
             for run in runs:
                 self.waits.pop(run.id, None)
@@ -409,39 +368,6 @@ class Experimenting:
             )
             await self._ledger.fail(waiting[0], error)
 
-    async def _room_for(self, shift: Shift) -> bool:
-        """Return whether there is room, after tiers have made it if a person waits for the answer."""
-        run = shift.runs[0]
-        short = await self._shortage(shift)
-        if short is None or shift.why is not None:
-            return shift.why is None
-        if run.asked_by != "person":
-            self._turn.no_room(run.id, self._clock.monotonic_s() + self._pace.sour_s)
-            self.waits[run.id] = short.why
-            return False
-        self._log.info("tiers make room", experiment=run.experiment, why=short.why)
-        self.waits[run.id] = "tiers make room"
-        self._fleet.lend_to(HOLDER, None if short.gpus is None else sorted(short.gpus))
-        end_s = self._clock.monotonic_s() + self._pace.rest_s
-        while self._fleet.up_on(short.gpus) and self._clock.monotonic_s() < end_s and shift.why is None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(shift.told.wait(), self._pace.look_s)
-        short = await self._shortage(shift)
-        if short is not None and shift.why is None:
-            error = DoesNotFit(
-                f"{run.experiment} of {run.subject} finds no room: {short.why}",
-                hint="Other programs hold it, or it needs a larger machine; `subcortex ps` shows who has it.",
-            )
-            await self._ledger.fail(run, error)
-            return False
-        return shift.why is None
-
-    async def _shortage(self, shift: Shift) -> Shortage | None:
-        needs = together([needs_of(run) for run in shift.runs])
-        if not shift.gpus and not needs.host_mib:
-            return None
-        return shortage(needs, shift.gpus, await self._fleet.look(), self._fleet.up_on(shift.gpus))
-
     async def _runs_of(self, shift: Shift) -> list[RunRecord]:
         ids = sorted(shift.ids)
         return await self._ledger.do(lambda diary: [experiments.run(diary, one) for one in ids])
@@ -462,23 +388,6 @@ class Experimenting:
         else:
             if run is not None:
                 self._log.info("chosen", experiment=run.experiment, subject=run.subject, run=run.id)
-
-
-def _asking(config: Config) -> tuple[Any, Any]:
-    """Return what asks for runs, and the scene; takes seconds the first time, so in a thread.
-
-    Imported here: it brings all experiments with it, and few daemons are asked.
-    """
-    from subcortex.experiments.laboratory.surroundings import scene_of
-    from subcortex.mind.experimenting import asking
-
-    return asking, scene_of(config)
-
-
-def spent_today(diary: Diary) -> float:
-    """Return the GPU-minutes that the machine's own curiosity has cost since midnight, local time."""
-    midnight = diary.clock.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
-    return experiments.spent_gpu_minutes(diary, midnight, asked_by=["schedule", "agent"])
 
 
 def _overdue(run: RunRecord) -> DeadlineExceeded:
