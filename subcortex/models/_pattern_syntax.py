@@ -165,7 +165,10 @@ class Parser:
         return escaped.characters
 
     def _repeated(self, part: Node) -> Node:
+        before = self._at
         least, most = self._times()
+        if part is AFTER and self._at != before:
+            raise NotUnderstood  # an end is not to be repeated
         if (least, most) == (1, 1):
             return part
         # A lazy repetition matches the same names; a possessive one or a second one does not.

@@ -174,6 +174,8 @@ def test_any_text_is_read_as_python_does_or_not_at_all(text: str) -> None:
             "(?<!a)b",
             "(?i)a",
             "a^b",
+            "$?",
+            "a\\Z{1}",
             "a{65}",
         ),
         *("[\x01-\uffff]", "a" * 501, "(a{50}){50}", "(" * 40 + ")" * 40),
