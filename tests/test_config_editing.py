@@ -153,3 +153,8 @@ def test_any_edit_says_what_was_meant_and_leaves_other_lines_alone(made, data):
     assert tomllib.loads(after) == before
     kept = [line for line in after.split("\n") if line.startswith(("#", "[", " ["))]
     assert kept == [line for line in text.split("\n") if line.startswith(("#", "[", " ["))]
+
+
+def test_a_file_that_somebody_has_just_broken_is_refused_and_not_a_crash():
+    with pytest.raises(ConfigError, match="not TOML any more"):
+        edited('[[tiers]]\nname = "fast', [Edit("fast", "max_concurrent", 4)])

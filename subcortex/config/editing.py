@@ -61,7 +61,10 @@ def edited(text: str, edits: Sequence[Edit]) -> str:
     Raises:
         ConfigError: A tier is not there, or the file is written in a way that this cannot change.
     """
-    meant = tomllib.loads(text)
+    try:
+        meant = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the file is not TOML any more: {error}", hint="Mend that line.") from None
     for edit in edits:
         place = _place(meant, edit)
         text = _with(text, place, edit)
