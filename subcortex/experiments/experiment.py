@@ -193,6 +193,7 @@ class Experiment(ABC):
         """Find it out. Cancelled at any await when somebody needs the machine.
 
         What was sampled in an earlier life of the run is in the lab (``lab.samples``); it is not done again.
+        With such samples and no time left nothing is started, and what they come to is told.
 
         Raises:
             SubcortexError: It could not be found out; a failed boot of one arm is an answer, not an error.

@@ -54,7 +54,17 @@ def _main() -> None:
                 continue
             connection = key.fileobj
             assert isinstance(connection, socket.socket)
-            asked[connection] += connection.recv(65536)
+            try:
+                told = connection.recv(65536)
+            except OSError:
+                told = b""
+            if not told:
+                # Somebody went away before having asked.
+                waiting.unregister(connection)
+                del asked[connection]
+                connection.close()
+                continue
+            asked[connection] += told
             if found := _ASKED.search(asked[connection]):
                 waiting.unregister(connection)
                 del asked[connection]
