@@ -30,7 +30,7 @@ CPU_SIZES = SIZES[::2]
 BLOCKS, GOES = 7, 2
 ARMS = ("as_found", "no_peer")
 _REPEATS = 2
-_LIMIT_S = 300.0
+_LIMIT_S, _TELLING_S = 300.0, 3.0
 _RANKS_ON_CPU = 2
 _GPU_S, _CPU_S = 35.0, 15.0
 #: What a collective reaches of a link's data sheet; above it where a switch sums on the way.
@@ -98,7 +98,8 @@ class Collectives(Experiment):
                     raise
                 problems.append(error.message)
                 break
-            if _collectives_report.whole_blocks(lab) == first:
+            if _collectives_report.whole_blocks(lab) < first + _blocks_from(first):
+                # It stopped short of what it was asked for, since another block would not have fitted.
                 break
         return _collectives_report.report(lab, medium(scene), ranks, sizes, problems)
 
@@ -107,16 +108,22 @@ class Collectives(Experiment):
         lab.say(f"collectives between {ranks}, from block {first} on")
         words = ["--device", device(scene), "--ranks", str(ranks), "--sizes", ",".join(map(str, sizes))]
         words += ["--arms", ",".join(ARMS if scene.on_gpus else ARMS[:1])]
-        words += ["--first-block", str(first), "--blocks", str(max(1, BLOCKS - first % BLOCKS))]
+        words += ["--first-block", str(first), "--blocks", str(_blocks_from(first))]
         words += ["--repeats", str(_REPEATS if scene.on_gpus else 1)]
         words += ["--seconds", f"{max(1.0, min(_LIMIT_S, lab.seconds_left) * 0.8):.0f}"]
-        limit_s = min(_LIMIT_S, max(1.0, lab.seconds_left))
+        # What was sampled is still to be told when the run's own time is over.
+        limit_s = min(_LIMIT_S, max(1.0, lab.seconds_left - _TELLING_S))
         lines = lab.probe("collectives", *words, limit_s=limit_s, env=visible(scene))
         problems = []
         for line in await sampled(lab, _kept(lab, lines)):
             if "problem" in line:
                 problems.append(f"{line.get('arm', '')}: {line['problem']}")
         return problems
+
+
+def _blocks_from(first: int) -> int:
+    """Return how many blocks a go has that begins with this one."""
+    return BLOCKS - first % BLOCKS
 
 
 async def _kept(lab: Lab, lines: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
