@@ -6,9 +6,10 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from subcortex import hardware
 from subcortex.config import Config, LlamaCppTier, VllmTier
@@ -81,6 +82,22 @@ def asked(python: Path) -> Interpreter:
     if key not in _interpreters:
         _interpreters[key] = hardware.ask_interpreter(str(python))
     return _interpreters[key]
+
+
+def told() -> list[dict[str, Any]]:
+    """Return what interpreters have said, as JSON can hold it, for another process to ``believe``."""
+    return [
+        {"path": path, "changed_ns": changed_ns, "said": found.model_dump(mode="json")}
+        for (path, changed_ns), found in _interpreters.items()
+        if found.problem is None
+    ]
+
+
+def believe(answers: Iterable[Mapping[str, Any]]) -> None:
+    """Take what another process was ``told``; who has not changed since is not asked again."""
+    for one in answers:
+        found = Interpreter.model_validate(one["said"])
+        _interpreters.setdefault((str(one["path"]), int(one["changed_ns"])), found)
 
 
 def _packages(python: Path) -> list[Path]:
@@ -160,4 +177,4 @@ def _changed_ns(path: Path) -> int:
         return 0
 
 
-__all__ = ["TOOLS", "asked", "interpreter_of", "scene_of", "tier_interpreter", "tools_of"]
+__all__ = ["TOOLS", "asked", "believe", "interpreter_of", "scene_of", "tier_interpreter", "told", "tools_of"]

@@ -19,10 +19,12 @@ from subcortex.config import Config
 from subcortex.errors import InvalidRequest
 from subcortex.experiments import catalogue, forms
 from subcortex.experiments.experiment import Answer, Outcome, Report
+from subcortex.experiments.laboratory import surroundings
 from subcortex.experiments.worker.handing import hand_over, handed_over
 from subcortex.experiments.worker.keeping import DiaryKeep
 from subcortex.experiments.worker.limits import time_left_s
 from subcortex.experiments.worker.running import check_gates, check_same, differing, work
+from subcortex.hardware import Interpreter
 from subcortex.journal.diary import Diary, experiments
 from subcortex.journal.diary.experiment_records import RunRecord
 from tests.conftest import ROOT
@@ -162,6 +164,35 @@ def test_a_daemons_configuration_is_handed_over_whole(config: Config, folder: Pa
     assert file.stat().st_mode & 0o77 == 0
     assert config.source is not None
     assert handed_over(config.source).database_path == config.database_path
+
+
+def test_what_interpreters_said_is_handed_over_with_it(
+    config: Config, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = folder / "python"
+    python.write_text("#!/bin/sh\n")
+    python.chmod(0o755)
+    said = {"torch": "2.11.0", "problem": None}
+
+    def ask(path: str) -> Interpreter:
+        return Interpreter(python=path, **said)
+
+    monkeypatch.setattr("subcortex.hardware.ask_interpreter", ask)
+    monkeypatch.setattr(surroundings, "_interpreters", {})
+    assert surroundings.asked(python).torch == "2.11.0"
+    file = folder / "config.json"
+    hand_over(config, file)
+    # In another process, to which it would say something else.
+    monkeypatch.setattr(surroundings, "_interpreters", {})
+    said["torch"] = "2.12.0"
+    assert handed_over(file) == config
+    assert surroundings.asked(python).torch == "2.11.0"
+    os.utime(python, ns=(1, 1))
+    assert surroundings.asked(python).torch == "2.12.0"
+    said |= {"problem": "it did not answer"}
+    monkeypatch.setattr(surroundings, "_interpreters", {})
+    assert surroundings.asked(python).problem
+    assert surroundings.told() == []
 
 
 @pytest.fixture
