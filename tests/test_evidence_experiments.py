@@ -1,0 +1,140 @@
+"""What the page and the sessions say of 2×H200 is reckoned from the raw samples, and from nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from subcortex.experiments.experiment import Answer, Report
+from tests.conftest import ROOT
+
+HERE = ROOT / "docs" / "evidence" / "experiments-2xh200"
+PAGE = (HERE / "README.md").read_text("utf-8")
+#: Lines of a session that quote the board, which had the seeds' questions and claims on it.
+_OF_THE_BOARD = re.compile(r'- (?:Answers|Confirmed:|Refuted:|Leaves open) "')
+
+
+@pytest.fixture(scope="module")
+def replay() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("experiments_replay", HERE / "replay.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def raw(replay: ModuleType) -> dict[str, dict[str, Any]]:
+    return {one["run"]["experiment"]: one for one in replay.runs() if one["run"]["subject"] != "fast"} | {
+        "tp_overhead": next(one for one in replay.runs() if one["run"]["experiment"] == "tp_overhead")
+    }
+
+
+def values(run: dict[str, Any], metric: str, **facts: Any) -> list[float]:
+    return [
+        one["value"]
+        for one in run["readings"]
+        if one["metric"] == metric
+        and all(one.get(name, one["facts"].get(name)) == value for name, value in facts.items())
+    ]
+
+
+def answer(report: Report, **wanted: Any) -> Answer:
+    return next(
+        one for one in report.answers if all(getattr(one, name) == value for name, value in wanted.items())
+    )
+
+
+def test_the_page_says_what_the_samples_come_to(replay: ModuleType) -> None:
+    assert replay.page(PAGE) == PAGE
+    assert len(replay.found().splitlines()) > 40
+
+
+def test_every_session_is_written_from_the_samples(replay: ModuleType, tmp_path: Path) -> None:
+    """Each line of the committed sessions comes out of the raw data again, but for quotes of the board."""
+    again = {run_of(file): file for file in replay.sessions(replay.configured(tmp_path))}
+    kept = {run_of(file): file for file in (ROOT / "sessions").glob("*.md")}
+    assert {one["run"]["id"] for one in replay.runs()} == set(again)
+    assert set(again) <= set(kept)
+    for run, file in again.items():
+        made, told = sections(file), sections(kept[run])
+        assert told["What I Did"] == made["What I Did"]
+        noticed = [line for line in told["What I Noticed"] if not _OF_THE_BOARD.match(line)]
+        assert noticed == [line for line in made["What I Noticed"] if not _OF_THE_BOARD.match(line)]
+        assert told["What I Already Know"][0] == made["What I Already Know"][0]
+        assert told.get("Questions Remaining") == made.get("Questions Remaining")
+
+
+def run_of(file: Path) -> str:
+    found = re.search(r"^\*\*Run:\*\* (\w+)$", file.read_text("utf-8"), re.MULTILINE)
+    return found[1] if found else file.name
+
+
+def sections(file: Path) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in file.read_text("utf-8").splitlines():
+        if line.startswith("## "):
+            lines = found[line[3:]] = []
+        elif line.strip():
+            lines.append(line)
+    return found
+
+
+# The same figures, reckoned here in another way.
+
+
+def test_a_token_without_peers(replay: ModuleType, raw: dict[str, dict[str, Any]]) -> None:
+    run = raw["interconnect"]
+    report = replay.report_of(run)
+    first = report.answers[0]
+    as_found, without = (values(run, "tpot", arm=arm) for arm in ("as found", "no peer path"))
+    assert len(as_found) == len(without) == 8
+    assert first.value == pytest.approx(median(without) / median(as_found), rel=0.005)
+    assert first.low < first.value < first.high
+    # Three arms, of which the last alone loses much where much is sent.
+    at_64 = {
+        arm: median(values(run, "tok_s_64", arm=arm)) for arm in ("as found", "NCCL only", "no peer path")
+    }
+    assert at_64["no peer path"] < 0.8 * at_64["as found"]
+    assert at_64["NCCL only"] > 0.9 * at_64["as found"]
+
+
+def test_two_models_at_once(replay: ModuleType, raw: dict[str, dict[str, Any]]) -> None:
+    run = raw["joint_serving"]
+    report = replay.report_of(run)
+    ratio = {
+        tier: median(values(run, "tpot_p50", arm="joint", tier=tier))
+        / median(values(run, "tpot_p50", arm="solo", tier=tier))
+        for tier in ("deep", "fast")
+    }
+    assert answer(report, tier="deep", quantity="speed_ratio").value == pytest.approx(ratio["deep"], rel=0.01)
+    assert answer(report, tier="fast", quantity="speed_ratio").value == pytest.approx(ratio["fast"], rel=0.01)
+
+
+def test_what_two_ranks_take(replay: ModuleType, raw: dict[str, dict[str, Any]]) -> None:
+    run = raw["tp_overhead"]
+    one, two = (
+        {name: values(run, f"mib {name}", arm=arm)[0] for name in ("taken", "weights", "kv pool")}
+        for arm in ("tp1", "tp2")
+    )
+    beyond = [arm["taken"] - arm["weights"] - arm["kv pool"] for arm in (one, two)]
+    report = replay.report_of(run)
+    assert answer(report, quantity="overhead").value == pytest.approx(beyond[1] - beyond[0], abs=5)
+    assert answer(report, quantity="block_size").value == 16
+
+
+def test_copies_arrive_and_links_are_as_fast_as_said(
+    replay: ModuleType, raw: dict[str, dict[str, Any]]
+) -> None:
+    assert set(values(raw["peer_trust"], "intact")) == {100.0}
+    peers = values(raw["machine_speed"], "peer", pair="0-1")
+    said = " ".join(one.statement for one in replay.report_of(raw["machine_speed"]).answers)
+    assert f"{median(peers):.0f} GB/s" in said
