@@ -111,7 +111,7 @@ BY_NAME: dict[str, tuple[str, float | None]] = {
     "idle_and_swap": ("deep", None),
     "load_time": ("deep", None),
     "collectives": ("machine", 0.5),
-    "saturation": ("fast", None),
+    "saturation": ("fast", 0.5),
 }
 #: Wants the deep tier, if that can be up in time.
 HARD = ThinkRequest(
