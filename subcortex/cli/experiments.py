@@ -282,7 +282,8 @@ def _proposals(config: Config) -> list[Proposal]:
     from subcortex.mind.experimenting.choosing import choose
 
     with Diary.open(config.database_path, durability=config.journal.durability) as diary:
-        return choose(config, diary, scene_of(config))
+        # What is remembered is not run, and what it left open it leaves open.
+        return [one for one in choose(config, diary, scene_of(config)) if one.remembered is None]
 
 
 def _pictures(config: Config, run: RunRecord, charts: tuple[Chart, ...], file: Path | None) -> None:
