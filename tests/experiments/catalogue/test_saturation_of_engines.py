@@ -49,6 +49,9 @@ async def test_the_knee_of_a_real_engine_and_a_second_life_that_measures_nothing
     assert all(one.value > 100 for one in windows)
     if answer.outcome == "measured":
         assert answer.details["knee"] == answer.value
+        assert answer.low is not None
+        assert answer.value is not None
+        assert answer.high is not None
         assert answer.low < answer.value < answer.high
         assert found.charts[0].marks[0][0] == answer.value
     else:
@@ -59,6 +62,7 @@ async def test_the_knee_of_a_real_engine_and_a_second_life_that_measures_nothing
     assert "16 slots" in found.noticed[0]
     ttft, tpot = found.answers[-2:]
     assert (ttft.quantity, ttft.n, tpot.quantity, tpot.n) == ("ttft", 3, "tpot", 3)
+    assert ttft.value is not None
     assert 0 < ttft.value < 30
 
     async with lab_for(scene, earlier=keep.kept) as (lab, again):
@@ -162,6 +166,7 @@ def test_requests_are_no_longer_than_the_context():
 def test_llamacpp_is_measured_with_more_slots_and_vllm_as_it_is(folder: Path):
     scene = scene_for(config_for(folder))
     found = as_measured(scene, TIER)
+    assert isinstance(found, LlamaCppTier)
     assert (found.parallel, found.context_tokens) == (saturation.SLOTS, 64 + 160 + 8)
     assert found.max_concurrent >= saturation.SLOTS
     many = as_measured(scene, TIER.model_copy(update={"parallel": 40}))
