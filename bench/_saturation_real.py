@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from subcortex.experiments.laboratory.load import Endpoint, Load, answer
 from subcortex.experiments.saturation import Done, Limits, Measured, knee_of_sweep
 
 _ROOT = Path(__file__).resolve().parents[1]
-_MOST, _TOKENS, _WINDOW_S, _DENSE_WINDOWS = 64, 64, 1.0, 8
+_MOST, _TOKENS, _WINDOW_S, _DENSE_WINDOWS, _DRAWS = 64, 64, 2.0, 8, 500
 _ENV = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "0",
@@ -38,12 +40,12 @@ class _Nobody:
     def progress(self, text: str, share: float | None) -> None: ...
 
 
-def real(model: str) -> dict[str, Any]:
-    """Return what ladder and sweep find on the testbed's model of that name."""
-    return asyncio.run(_real(model))
+def real(model: str, limit: int) -> dict[str, Any]:
+    """Return what ladder and sweep find on the testbed's model of that name, in batches up to a limit."""
+    return asyncio.run(_real(model, limit))
 
 
-async def _real(model: str) -> dict[str, Any]:
+async def _real(model: str, limit: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="sub-") as folder:
         config = parse(
             {
@@ -57,7 +59,7 @@ async def _real(model: str) -> dict[str, Any]:
                         "python": str(_ROOT / ".venv-vllm" / "bin" / "python"),
                         "context_tokens": 512,
                         "env": _ENV,
-                        "flags": ["--enforce-eager", "--max-num-seqs", str(_MOST)],
+                        "flags": ["--enforce-eager", "--max-num-seqs", str(limit)],
                     }
                 ],
             }
@@ -72,7 +74,7 @@ async def _real(model: str) -> dict[str, Any]:
             for _ in range(3):
                 await answer(endpoint, prompt_tokens=_TOKENS, max_tokens=_TOKENS)
             async with Load.on(endpoint, prompt_tokens=_TOKENS, max_tokens=_TOKENS) as load:
-                return await _both(load) | {"engine": served.engine.version}
+                return await _both(load) | {"limit": limit, "engine": served.engine.version}
 
 
 async def _both(load: Load) -> dict[str, Any]:
@@ -88,7 +90,8 @@ async def _both(load: Load) -> dict[str, Any]:
     ladder_s = time.monotonic() - began_s
     assert end is not None
     await load.keep(0)
-    sweep, dense_s = await _swept(load)
+    windows, dense_s = await _swept(load)
+    sweep = _means(windows)
     knee = knee_of_sweep(sweep)
     within = isinstance(end, Done) and knee is not None and abs(end.knee / knee - 1) <= 0.15
     return {
@@ -97,6 +100,7 @@ async def _both(load: Load) -> dict[str, Any]:
         "knee_ladder_interval": [round(end.interval.low, 2), round(end.interval.high, 2)],
         "ladder_end": "done" if isinstance(end, Done) else getattr(end, "reason", ""),
         "knee_sweep": None if knee is None else round(knee, 2),
+        "knee_sweep_interval": _interval(windows),
         "time_ratio": round(ladder_s / dense_s, 4),
         "ladder_s": round(ladder_s, 1),
         "dense_s": round(dense_s, 1),
@@ -105,13 +109,29 @@ async def _both(load: Load) -> dict[str, Any]:
     }
 
 
-async def _swept(load: Load) -> tuple[list[tuple[float, float]], float]:
-    """Measure every size, up and down again, so that drift cancels; return the means and the time."""
+async def _swept(load: Load) -> tuple[dict[int, list[float]], float]:
+    """Measure every size, up and down again, so that drift cancels; return the windows and the time."""
     points = sorted({round(2 ** (i / 8)) for i in range(8 * 6 + 1)})
     found: dict[int, list[float]] = {one: [] for one in points}
     began_s = time.monotonic()
     for size in [*points, *reversed(points)]:
         await load.keep(size)
         found[size] += [(await load.window(_WINDOW_S)).tok_s for _ in range(_DENSE_WINDOWS // 2)]
-    sweep = [(float(size), sum(each) / len(each)) for size, each in found.items()]
-    return sweep, time.monotonic() - began_s
+    return found, time.monotonic() - began_s
+
+
+def _means(windows: dict[int, list[float]]) -> list[tuple[float, float]]:
+    return [(float(size), sum(each) / len(each)) for size, each in windows.items()]
+
+
+def _interval(windows: dict[int, list[float]]) -> Sequence[float] | None:
+    """Return how well the sweep itself knows its knee: 90 %, by bootstrap over each size's windows."""
+    rng = random.Random(1)
+    drawn = [
+        knee_of_sweep(_means({size: rng.choices(each, k=len(each)) for size, each in windows.items()}))
+        for _ in range(_DRAWS)
+    ]
+    known = sorted(one for one in drawn if one is not None)
+    if len(known) < _DRAWS // 2:
+        return None
+    return [round(known[round(share * (len(known) - 1))], 2) for share in (0.05, 0.95)]

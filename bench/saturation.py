@@ -16,8 +16,10 @@ the knee itself. ``covered`` is the share of the ladder's 90 % intervals that ho
 %, by bootstrap over curves.
 
 ``--real fast`` (or ``deep``) lets both climb a real engine too: vLLM on this machine's CPU with that model of
-the testbed, up to 64 at once, windows of 1 s, in one boot. There the truth is the dense sweep itself, up and
-down again, with its noise.
+the testbed, up to 64 at once, windows of 2 s, in one boot. There the truth is the dense sweep itself, up and
+down again, with its noise; ``knee_sweep_interval`` says how well it knows its own knee. The engine works on
+``--limit`` requests at once, 16 unless said otherwise: without a limit this CPU's throughput bends so softly
+(half of the most at 6 requests, so a knee near 55) that a sweep up to 64 cannot see the knee.
 """
 
 from __future__ import annotations
@@ -141,6 +143,7 @@ def main() -> None:
     parser.add_argument("--curves", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--real", choices=("fast", "deep"), help="climb this model on vLLM as well")
+    parser.add_argument("--limit", type=int, default=16, help="requests that vLLM works on at once")
     options = parser.parse_args()
     limits = Limits(max_concurrency=MOST, window_s=WINDOW_S)
     rows = []
@@ -174,7 +177,7 @@ def main() -> None:
             "error": spread([row[1].knee / row[0].knee - 1 for row in rows]),
             "curves": len(rows),
             "seed": options.seed,
-            "real": real(options.real) if options.real else None,
+            "real": real(options.real, options.limit) if options.real else None,
             "machine": machine(),
         },
         options.json,

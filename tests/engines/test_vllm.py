@@ -130,10 +130,9 @@ async def test_its_beat_goes_on_through_a_prompt_of_many_steps_and_rests_when_id
     # Its own count of steps stands still until the first token.
     assert len(beats) > 3
     await first
-    before = await engine.beat()
     rest = [delta async for delta in stream]
     assert rest[-1].finish_reason == "length"
-    assert (await engine.beat() or 0) > (before or 0)
+    assert (await engine.beat() or 0) > max(one or 0 for one in beats)
     async with asyncio.timeout(60):
         while not await rests():
             await asyncio.sleep(0.02)
