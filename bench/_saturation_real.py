@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from subcortex.config import VllmTier, parse
-from subcortex.experiments.catalogue.saturation import climb
+from subcortex.experiments.catalogue.saturation.experiment import climb
 from subcortex.experiments.laboratory.engines import WarmEngines
 from subcortex.experiments.laboratory.lab import Reading
 from subcortex.experiments.laboratory.load import Endpoint, Load, answer

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from subcortex.errors import InvalidRequest
-from subcortex.experiments.catalogue.collectives import Collectives
-from subcortex.experiments.catalogue.idle_and_swap import IdleAndSwap
-from subcortex.experiments.catalogue.interconnect import Interconnect
-from subcortex.experiments.catalogue.joint_serving import JointServing
-from subcortex.experiments.catalogue.load_time import LoadTime
-from subcortex.experiments.catalogue.machine_speed import MachineSpeed
-from subcortex.experiments.catalogue.peer_trust import PeerTrust
-from subcortex.experiments.catalogue.quantisation_tp import QuantisationTp
-from subcortex.experiments.catalogue.saturation import Saturation
-from subcortex.experiments.catalogue.split_answers import SplitAnswers
-from subcortex.experiments.catalogue.split_modes import SplitModes
-from subcortex.experiments.catalogue.startup import Startup
-from subcortex.experiments.catalogue.tp_overhead import TpOverhead
+from subcortex.experiments.catalogue.collectives.experiment import Collectives
+from subcortex.experiments.catalogue.idle_and_swap.experiment import IdleAndSwap
+from subcortex.experiments.catalogue.interconnect.experiment import Interconnect
+from subcortex.experiments.catalogue.joint_serving.experiment import JointServing
+from subcortex.experiments.catalogue.load_time.experiment import LoadTime
+from subcortex.experiments.catalogue.machine_speed.experiment import MachineSpeed
+from subcortex.experiments.catalogue.peer_trust.experiment import PeerTrust
+from subcortex.experiments.catalogue.quantisation_tp.experiment import QuantisationTp
+from subcortex.experiments.catalogue.saturation.experiment import Saturation
+from subcortex.experiments.catalogue.split_answers.experiment import SplitAnswers
+from subcortex.experiments.catalogue.split_modes.experiment import SplitModes
+from subcortex.experiments.catalogue.startup.experiment import Startup
+from subcortex.experiments.catalogue.tp_overhead.experiment import TpOverhead
 from subcortex.experiments.experiment import Experiment
 
 #: All experiments, by their row in the catalogue.

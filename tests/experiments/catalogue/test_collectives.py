@@ -9,8 +9,8 @@ from typing import ClassVar
 import psutil
 import pytest
 
-from subcortex.experiments.catalogue._collectives_report import bus_factor, gb_per_s, report
-from subcortex.experiments.catalogue.collectives import SIZES, Collectives, medium
+from subcortex.experiments.catalogue.collectives.experiment import SIZES, Collectives, medium
+from subcortex.experiments.catalogue.collectives.report import bus_factor, gb_per_s, report
 from subcortex.experiments.laboratory.lab import PROBES
 from tests.experiments.catalogue.test_machine_speed import around, feed, on_two_h200, without_gpus
 from tests.experiments.harness import VLLM_PYTHON, lab_for

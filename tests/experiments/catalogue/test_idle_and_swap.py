@@ -13,8 +13,9 @@ import pytest
 
 from subcortex import hardware
 from subcortex.config import VllmTier
-from subcortex.experiments.catalogue import _idle_report, idle_and_swap
-from subcortex.experiments.catalogue.idle_and_swap import IdleAndSwap
+from subcortex.experiments.catalogue.idle_and_swap import experiment as idle_and_swap
+from subcortex.experiments.catalogue.idle_and_swap import report as idle_report
+from subcortex.experiments.catalogue.idle_and_swap.experiment import IdleAndSwap
 from subcortex.experiments.experiment import Answer, Report, Scene
 from subcortex.experiments.laboratory.lab import Reading
 from subcortex.hardware import Hardware, with_gpus
@@ -221,7 +222,7 @@ def test_figures_of_two_h200_are_told_as_they_were_measured() -> None:
         Reading("wake", one["facts"]["engine_s"], "s", "sleep_1") for one in raw if one["what"] == "woke"
     ]
     tier = VllmTier(name="deep", model="models/llama-3.1-70b", tensor_parallel_size=2)
-    report = _idle_report.report(readings, tier, on_gpus=True)
+    report = idle_report.report(readings, tier, on_gpus=True)
     details = report.answers[0].details
     assert report.answers[0].quantity == "vram"
     assert report.answers[0].about == "llama-3.1-70b"

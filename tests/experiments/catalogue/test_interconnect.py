@@ -14,9 +14,9 @@ import pytest
 from subcortex.config import LlamaCppTier, VllmTier
 from subcortex.errors import DeadlineExceeded, DoesNotFit
 from subcortex.experiments import catalogue
-from subcortex.experiments.catalogue import interconnect
-from subcortex.experiments.catalogue._interconnect_report import engines_of, report
-from subcortex.experiments.catalogue.interconnect import ARMS, in_arm, long_tokens
+from subcortex.experiments.catalogue.interconnect import experiment as interconnect
+from subcortex.experiments.catalogue.interconnect.experiment import ARMS, in_arm, long_tokens
+from subcortex.experiments.catalogue.interconnect.report import engines_of, report
 from subcortex.experiments.experiment import Scene
 from subcortex.experiments.laboratory.engines import Served
 from subcortex.experiments.laboratory.lab import Lab, Reading

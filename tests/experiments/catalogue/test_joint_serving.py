@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from subcortex.experiments import catalogue
-from subcortex.experiments.catalogue import joint_serving
-from subcortex.experiments.catalogue._joint_report import Tenant, percentile, report, whole_blocks
+from subcortex.experiments.catalogue.joint_serving import experiment as joint_serving
+from subcortex.experiments.catalogue.joint_serving.report import Tenant, percentile, report, whole_blocks
 from subcortex.experiments.laboratory.lab import Reading
 from tests.experiments.harness import MODELS, config_for, lab_for, scene_for
 

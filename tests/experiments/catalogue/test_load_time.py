@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from subcortex.config import LlamaCppTier, VllmTier
-from subcortex.experiments.catalogue import _load_report, load_time
-from subcortex.experiments.catalogue._tiers import weight_files
-from subcortex.experiments.catalogue.load_time import LoadTime
+from subcortex.experiments.catalogue.common.tiers import weight_files
+from subcortex.experiments.catalogue.load_time import experiment as load_time
+from subcortex.experiments.catalogue.load_time import report as load_report
+from subcortex.experiments.catalogue.load_time.experiment import LoadTime
 from subcortex.experiments.experiment import Report
 from subcortex.experiments.laboratory import pagecache
 from subcortex.experiments.statistics import Sample, abba
@@ -140,7 +141,7 @@ def ratio_of(report: Report) -> tuple[str, float]:
 
 def test_a_disk_is_told_from_memory_though_starts_grow_slower() -> None:
     # Each start is 0.2 s slower than the one before, which favours neither arm.
-    report = _load_report.report(loads(12.0, 4.0, 4), TIER, size_mib=8192.0)
+    report = load_report.report(loads(12.0, 4.0, 4), TIER, size_mib=8192.0)
     outcome, ratio = ratio_of(report)
     assert outcome == "different"
     assert 1.8 < ratio < 3.2
@@ -149,12 +150,12 @@ def test_a_disk_is_told_from_memory_though_starts_grow_slower() -> None:
 
 
 def test_equal_loads_are_not_called_different() -> None:
-    outcome, ratio = ratio_of(_load_report.report(loads(4.0, 4.0, 6), TIER, size_mib=8192.0))
+    outcome, ratio = ratio_of(load_report.report(loads(4.0, 4.0, 6), TIER, size_mib=8192.0))
     assert outcome in ("alike", "inconclusive")
     assert ratio == pytest.approx(1.0, abs=0.03)
 
 
 def test_a_block_that_was_broken_off_counts_not() -> None:
-    report = _load_report.report(loads(12.0, 4.0, 4)[:-1], TIER, size_mib=8192.0)
+    report = load_report.report(loads(12.0, 4.0, 4)[:-1], TIER, size_mib=8192.0)
     (found,) = [one for one in report.answers if one.quantity == "load_time_ratio"]
     assert found.n == 3

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import pytest
 
 from subcortex.experiments import catalogue
-from subcortex.experiments.catalogue._machine import sampled
-from subcortex.experiments.catalogue.machine_speed import MachineSpeed, memory_prior
-from subcortex.experiments.catalogue.peer_trust import PeerTrust
-from subcortex.experiments.catalogue.peer_trust import report_of as trust_report
+from subcortex.experiments.catalogue.common.machine import sampled
+from subcortex.experiments.catalogue.machine_speed.experiment import MachineSpeed, memory_prior
+from subcortex.experiments.catalogue.peer_trust.experiment import PeerTrust
+from subcortex.experiments.catalogue.peer_trust.experiment import report_of as trust_report
 from subcortex.experiments.choice import Belief
 from subcortex.experiments.experiment import Scene
 from subcortex.experiments.laboratory.lab import PROBES, Lab, Reading

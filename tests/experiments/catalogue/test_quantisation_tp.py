@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subcortex.config import VllmTier
-from subcortex.experiments.catalogue import _quantised_report as told
-from subcortex.experiments.catalogue import quantisation_tp
-from subcortex.experiments.catalogue._quantised_splits import (
+from subcortex.experiments.catalogue.quantisation_tp import experiment as quantisation_tp
+from subcortex.experiments.catalogue.quantisation_tp import report as told
+from subcortex.experiments.catalogue.quantisation_tp.experiment import QuantisationTp
+from subcortex.experiments.catalogue.quantisation_tp.splits import (
     AS_IT_IS,
     WHILE_LOADING,
     Splits,
     examples,
     splits,
 )
-from subcortex.experiments.catalogue.quantisation_tp import QuantisationTp
 from subcortex.experiments.experiment import Answer, Report, Scene
 from subcortex.experiments.statistics import Sample
 from subcortex.hardware import with_gpus

@@ -9,9 +9,8 @@ import pytest
 
 from subcortex.config import LlamaCppTier, VllmTier
 from subcortex.experiments import catalogue
-from subcortex.experiments.catalogue import saturation
-from subcortex.experiments.catalogue._saturation_report import client_bound, report
-from subcortex.experiments.catalogue.saturation import (
+from subcortex.experiments.catalogue.saturation import experiment as saturation
+from subcortex.experiments.catalogue.saturation.experiment import (
     ON_CPU,
     ON_GPUS,
     as_measured,
@@ -19,6 +18,7 @@ from subcortex.experiments.catalogue.saturation import (
     most_of,
     tokens_of,
 )
+from subcortex.experiments.catalogue.saturation.report import client_bound, report
 from subcortex.experiments.laboratory.lab import Reading
 from subcortex.experiments.saturation import Done, Inconclusive
 from subcortex.experiments.statistics import Interval

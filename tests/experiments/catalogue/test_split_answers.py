@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from subcortex.experiments.catalogue import split_answers
-from subcortex.experiments.catalogue._answers_report import NEXT, SPLIT, places, report, wilson
-from subcortex.experiments.catalogue._fixed_text import BEGINNINGS as ALL
-from subcortex.experiments.catalogue.split_answers import SplitAnswers, arms_of
+from subcortex.experiments.catalogue.common.fixed_text import BEGINNINGS as ALL
+from subcortex.experiments.catalogue.split_answers import experiment as split_answers
+from subcortex.experiments.catalogue.split_answers.experiment import SplitAnswers, arms_of
+from subcortex.experiments.catalogue.split_answers.report import NEXT, SPLIT, places, report, wilson
 from subcortex.experiments.experiment import Report, Scene
 from subcortex.experiments.laboratory.lab import Reading
 from subcortex.hardware.detect import host_alone

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from subcortex.errors import EngineFailed
-from subcortex.experiments.catalogue import _split_run, _thread_sweep
-from subcortex.experiments.catalogue._split_arms import (
+from subcortex.experiments.catalogue.split_modes import run as split_run
+from subcortex.experiments.catalogue.split_modes import thread_sweep
+from subcortex.experiments.catalogue.split_modes.arms import (
     NO_SPLIT,
     hopeless,
     last_words,
@@ -20,8 +21,9 @@ from subcortex.experiments.catalogue._split_arms import (
     shares_of,
     split_arms,
 )
-from subcortex.experiments.catalogue._split_report import kl_outcome
-from subcortex.experiments.catalogue._thread_report import (
+from subcortex.experiments.catalogue.split_modes.experiment import SplitModes, configured
+from subcortex.experiments.catalogue.split_modes.report import kl_outcome
+from subcortex.experiments.catalogue.split_modes.thread_report import (
     BATCH,
     GENERATION,
     PROMPT,
@@ -31,8 +33,7 @@ from subcortex.experiments.catalogue._thread_report import (
     thread_counts,
     thread_report,
 )
-from subcortex.experiments.catalogue._thread_sweep import speeds_of
-from subcortex.experiments.catalogue.split_modes import SplitModes, configured
+from subcortex.experiments.catalogue.split_modes.thread_sweep import speeds_of
 from subcortex.experiments.experiment import Scene
 from subcortex.experiments.laboratory.lab import Reading
 from subcortex.hardware.detect import host_alone
@@ -45,7 +46,7 @@ RECORDED = Path(__file__).parents[1] / "laboratory" / "recorded"
 async def test_threads_of_a_real_llamacpp_are_swept(tmp_path, monkeypatch):
     small = {"BLOCKS_MOST": 3, "VISIT": 1, "PROMPT_TOKENS": 16, "GENERATED_TOKENS": 4, "_BATCH_BLOCKS": 2}
     for name, value in small.items():
-        monkeypatch.setattr(_thread_sweep, name, value)
+        monkeypatch.setattr(thread_sweep, name, value)
     scene = scene_for(config_for(tmp_path))
     experiment = SplitModes()
     assert experiment.why_not(scene) is None
@@ -236,7 +237,7 @@ async def test_a_refused_mode_is_a_result_and_the_others_are_measured(tmp_path):
 
 
 async def test_what_time_does_not_allow_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(_split_run, "_ARM_GUESS_S", 1.0)
+    monkeypatch.setattr(split_run, "_ARM_GUESS_S", 1.0)
     named, _ = tools(tmp_path)
     scene = Scene(config_for(tmp_path), CARDS, tools=named)
     async with lab_for(scene, seconds=0.0) as (lab, keep):

@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from subcortex.experiments.catalogue.startup import Check, Startup, files_check, fits_check, report_of
+from subcortex.experiments.catalogue.startup.experiment import (
+    Check,
+    Startup,
+    files_check,
+    fits_check,
+    report_of,
+)
 from subcortex.experiments.experiment import Report, Scene
 from subcortex.hardware import detect
 from tests.experiments.harness import MODELS, VLLM_PYTHON, config_for, lab_for, scene_for

@@ -10,11 +10,11 @@ import pytest
 
 from subcortex.config import VllmTier
 from subcortex.engines._vllm_memory import read_boot
-from subcortex.experiments.catalogue import _tp_report
-from subcortex.experiments.catalogue._flag_words import without
-from subcortex.experiments.catalogue._tp_figures import differences, of_cards, of_host
-from subcortex.experiments.catalogue._vllm_arms import resized
-from subcortex.experiments.catalogue.tp_overhead import TpOverhead
+from subcortex.experiments.catalogue.common.flag_words import without
+from subcortex.experiments.catalogue.common.vllm_arms import resized
+from subcortex.experiments.catalogue.tp_overhead import report as tp_report
+from subcortex.experiments.catalogue.tp_overhead.experiment import TpOverhead
+from subcortex.experiments.catalogue.tp_overhead.figures import differences, of_cards, of_host
 from subcortex.experiments.experiment import Scene
 from subcortex.hardware import with_gpus
 from subcortex.types import BootFigures, DeviceFigures
@@ -72,7 +72,7 @@ def test_the_report_says_what_was_added_and_out_of_what(tmp_path: Path) -> None:
     tier = VllmTier(name="fast", model="models/qwen3-30b-a3b")
     one, two = (recorded(log)[0] for log in ("00-qwen3-30b-a3b-tp1", "05-qwen3-30b-a3b-tp2"))
     kv = {"kv a token": 100.0}
-    report = _tp_report.report({"tp1": one | kv, "tp2": two | kv}, {"tp1": 2, "tp2": 1}, tier, on_gpus=True)
+    report = tp_report.report({"tp1": one | kv, "tp2": two | kv}, {"tp1": 2, "tp2": 1}, tier, on_gpus=True)
     overhead, weights = report.answers
     assert (overhead.quantity, overhead.about, overhead.unit) == ("overhead", "qwen-3-30b-a3b", "MiB")
     assert overhead.value == pytest.approx(two["rest"] - one["rest"])
@@ -96,7 +96,7 @@ def test_without_the_drivers_word_nothing_is_made_up() -> None:
     )
     found = of_cards(figures, [], [])
     assert found == {"weights": 10.0}
-    report = _tp_report.report(
+    report = tp_report.report(
         {"tp1": found, "tp2": {"weights": 12.0}},
         {"tp1": 1, "tp2": 1},
         VllmTier(name="fast", model="m"),

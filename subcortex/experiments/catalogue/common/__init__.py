@@ -1,0 +1,1 @@
+"""What several experiments share: figures in words, tiers, priors, the machine's parts."""

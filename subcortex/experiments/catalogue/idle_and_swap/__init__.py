@@ -1,0 +1,1 @@
+"""What an idle model keeps, what a sleeping one keeps, and what coming back costs."""

@@ -1,0 +1,1 @@
+"""How much tensor parallelism owes to the direct path between GPUs."""

@@ -1,0 +1,1 @@
+"""How fast this machine is: matrix products, memory, and the ways between host and GPUs."""

@@ -1,0 +1,1 @@
+"""Whether what one GPU copies to another arrives; all that follows goes by it."""

@@ -1,0 +1,1 @@
+"""Does a model say the same when it is split?"""

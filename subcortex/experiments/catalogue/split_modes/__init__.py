@@ -1,0 +1,1 @@
+"""llama.cpp over unequal GPUs; on a machine without two, over threads."""
