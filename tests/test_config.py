@@ -69,6 +69,13 @@ def test_a_mistake_is_named_with_file_key_and_what_to_write(tmp_path, old, new, 
     assert hint in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize("minutes", ["nan", "inf", "-1"])
+def test_minutes_of_a_day_are_a_number_that_a_day_can_have(tmp_path, minutes):
+    file = write(tmp_path, f"{GOOD}[experiments]\nminutes_a_day = {minutes}\n")
+    with pytest.raises(ConfigError, match=rf"minutes_a_day: Input should be .* \(it is {minutes}\)"):
+        config.load(file, {})
+
+
 def test_every_mistake_is_named_at_once(tmp_path):
     text = GOOD.replace("[daemon]", "[daemon]\none = 1\ntwo = 2")
     with pytest.raises(ConfigError) as caught:

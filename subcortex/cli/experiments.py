@@ -113,8 +113,8 @@ def _next_command(config_file: Path | None, as_json: bool, limit: int) -> None:
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0, max=1440, min_open=True),
-    help="What each may take; its own guess if not given.",
+    type=float,
+    help="What each may take, a day at most; its own guess if not given.",
 )
 @click.option("--again", is_flag=True, help="Measure anew what this very machine has answered.")
 @click.option("--no-wait", is_flag=True, help="Leave it to the daemon; `show` tells what came of it.")
@@ -134,11 +134,13 @@ def _run_command(
     it. Exit code 6 if one failed, 12 if one was cancelled.
     """
     from subcortex.cli._experiment_running import run
+    from subcortex.experiments.minutes import checked_minutes
 
     config = load_config(config_file)
+    # Here as well as in the daemon, since it takes a daemon seconds to start and say so.
+    checked_minutes(minutes)
     for name in names:
         if name != _NEXT:
-            # Here, since it takes a daemon seconds to start and say so.
             _known(name)
     return run(
         config, names, subject=subject, minutes=minutes, again=again, wait=not no_wait, as_json=as_json

@@ -156,15 +156,20 @@ class Client:
         Args:
             names: Of experiments, done in this order; ``["next"]``: the one that is worth most, if any is.
             subject: Only of this tier, or of ``machine``.
-            minutes: What each may take.
+            minutes: What each may take, above 0 and a day at most.
             again: Measure anew what is known.
 
         Raises:
-            InvalidRequest: There is no such experiment or subject, or it is not applicable here.
+            InvalidRequest: There is no such experiment or subject, it is not applicable here, or it cannot be
+                given so many minutes.
             DaemonUnreachable: No daemon is up and none could be started.
         """
         import json
 
+        from subcortex.experiments.minutes import checked_minutes
+
+        # JSON has neither nan nor inf.
+        checked_minutes(minutes)
         asked = {"names": "next" if list(names) == ["next"] else list(names), "subject": subject}
         body = json.dumps({**asked, "minutes": minutes, "again": again}).encode()
         if self.config.daemon.autostart and not self._transport.reachable():

@@ -125,7 +125,10 @@ class ExperimentsSection(_Table):
         description="when one may begin, as cron writes it: minute hour day month weekday",
     )
     minutes_a_day: float = Field(
-        default=60.0, ge=0, description="GPU-minutes that experiments in those windows may take a day"
+        default=60.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="GPU-minutes that experiments in those windows may take a day",
     )
     python: Path | None = Field(
         default=None, description="interpreter that has torch; none: that of the first vLLM tier"

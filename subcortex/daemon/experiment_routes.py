@@ -14,12 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from subcortex.daemon.keys import MIND, SERVICE
 from subcortex.daemon.replies import read_json, validated
 from subcortex.errors import InvalidRequest, SubcortexError
+from subcortex.experiments.minutes import checked_minutes
 from subcortex.journal.diary.experiment_records import RunRecord
 
 _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 _Id = Annotated[str, Field(pattern=r"^[0-9a-f]+$", max_length=64)]
-#: A day.
-_MOST_MINUTES = 1440.0
 
 
 class ExperimentRequest(BaseModel):
@@ -28,7 +27,7 @@ class ExperimentRequest(BaseModel):
     Args:
         names: Of experiments, done in this order; ``next``: the one that is worth most.
         subject: Only of this tier, or of ``machine``; None: of all that they can be asked of.
-        minutes: What each may take; None: as long as such a one does.
+        minutes: What each may take, a day at most; None: as long as such a one does.
         again: Measure anew what is known for this very machine.
         asked_by: ``agent``: a tick, for a drive. It asks for ``next`` alone, its run counts for the day's
             minutes, waits until the machine is idle, and has no tier leave its place.
@@ -40,7 +39,7 @@ class ExperimentRequest(BaseModel):
 
     names: Literal["next"] | Annotated[list[_Name], Field(min_length=1, max_length=32)]
     subject: str | None = Field(default=None, min_length=1, max_length=200)
-    minutes: float | None = Field(default=None, gt=0.0, le=_MOST_MINUTES)
+    minutes: float | None = None
     again: bool = False
     asked_by: Literal["person", "agent"] = "person"
     gap: _Id | None = None
@@ -49,6 +48,7 @@ class ExperimentRequest(BaseModel):
 
 async def _ask(request: web.Request) -> web.Response:
     asked = validated(ExperimentRequest, await read_json(request))
+    checked_minutes(asked.minutes)
     if asked.names == "next" and asked.subject is not None:
         raise InvalidRequest("next has no subject: it is whatever is worth most", param="subject")
     if asked.asked_by == "person" and (asked.gap or asked.drive):

@@ -57,12 +57,15 @@ def test_a_run_is_asked_watched_shown_and_known_the_next_time(file):
     assert "state      cancelled" in shown.stdout
 
 
-def test_a_name_that_is_none_and_too_many_minutes_are_refused_without_starting_a_daemon(file):
+def test_a_name_that_is_none_and_minutes_that_nobody_has_are_refused_without_starting_a_daemon(file):
     for name in ("nosuch", "../../etc"):
         refused = invoke("experiments", "run", name, "--config", file)
         assert refused.exit_code == 4
         assert f"there is no experiment '{name}'\nThere are: peer_trust" in refused.stderr
-    assert invoke("experiments", "run", "load_time", "--minutes", "1441", "--config", file).exit_code == 2
+    for minutes in ("1441", "nan", "inf", "-inf", "0", "-1"):
+        refused = invoke("experiments", "run", "load_time", "--minutes", minutes, "--config", file)
+        assert refused.exit_code == 4
+        assert f"cannot be given {minutes} minutes\nGive more than 0 and at most 1440, or" in refused.stderr
     assert invoke("ps", "--config", file).exit_code == 9
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from math import nan
 from pathlib import Path
 
 import psutil
@@ -126,7 +127,7 @@ def test_over_the_socket_asked_watched_and_cancelled(
     for refused, match in (
         (lambda: client.run_experiments(["../ticks"]), "names"),
         (lambda: client.run_experiments(["nothing"]), "no experiment"),
-        (lambda: client.run_experiments(["ticks"], minutes=-1), "minutes"),
+        (lambda: client.run_experiments(["ticks"], minutes=nan), "nan minutes"),
         (lambda: client.cancel_experiment(run.id), "cancelled already"),
         (lambda: list(client.watch_experiment("zz")), "no run"),
     ):
@@ -190,6 +191,20 @@ def test_an_agents_tick_has_its_question_measured_and_the_answer_satisfies_its_d
             assert kept.levels(diary)["LEARNING"].pressure < before
     finally:
         stop(client)
+
+
+def test_minutes_that_nobody_has_are_refused_over_http(
+    client: Client, daemon: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    daemon()
+    # Python's JSON has words for what is no number.
+    for minutes, said in (("NaN", "nan"), ("Infinity", "inf"), ("1e999", "inf"), ("0", "0"), ("-1", "-1")):
+        body = f'{{"names": ["ticks"], "minutes": {minutes}}}'.encode()
+        with pytest.raises(InvalidRequest, match=f"given {said} minutes") as refused:
+            client._transport.call("POST", "/v1/experiments", body, timeout_s=60.0)
+        assert "at most 1440" in (refused.value.hint or "")
+        assert refused.value.details["param"] == "minutes"
+    assert client.open_experiments() == []
 
 
 def test_an_agent_asks_for_what_answers_a_question_and_for_nothing_else(

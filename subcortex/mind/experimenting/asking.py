@@ -10,6 +10,7 @@ from subcortex.errors import InvalidRequest
 from subcortex.experiments import catalogue, forms
 from subcortex.experiments.experiment import Experiment, Inquiry, Scene
 from subcortex.experiments.laboratory.surroundings import scene_of
+from subcortex.experiments.minutes import checked_minutes
 from subcortex.journal.diary import Diary, board_queries, experiments
 from subcortex.journal.diary.experiment_records import AskedBy, RunRecord, RunState
 from subcortex.mind.experimenting.choosing import Proposal, choose
@@ -45,9 +46,11 @@ def ask(
         scene: This machine, if somebody has just looked.
 
     Raises:
-        InvalidRequest: There is no such experiment or subject, or it is not applicable here.
+        InvalidRequest: There is no such experiment or subject, it is not applicable here, or it cannot be
+            given so many minutes.
         JournalError: The database cannot be written.
     """
+    checked_minutes(minutes)
     wanted = [catalogue.find(name) for name in names]
     seen = scene or scene_of(config)
     expire_changed(diary, seen)
@@ -93,9 +96,10 @@ def ask_next(
         scene: This machine, if somebody has just looked.
 
     Raises:
-        InvalidRequest: There is no such question.
+        InvalidRequest: There is no such question, or it cannot be given so many minutes.
         JournalError, EmergenceFailed: As ``choosing.choose``.
     """
+    checked_minutes(minutes)
     if gap_id is not None:
         gap_id = board_queries.gap(diary, gap_id).id
     seen = scene or scene_of(config)
