@@ -122,13 +122,16 @@ class Post:
         """Return the tier as ``subcortex ps`` shows it."""
         member, engine, life = self.member, self.member.engine, self.life
         process = engine.process
-        coming = life.state in (TierState.STARTING, TierState.WAKING)
+        # Nobody is told of a look that finds nothing, so nobody may be shown it as a start.
+        looking = self.running.looking and life.state is TierState.STARTING
+        state = TierState.STOPPED if looking else life.state
+        coming = state in (TierState.STARTING, TierState.WAKING)
         return TierStatus(
             name=member.name,
             rank=member.rank,
             engine=engine.kind,
             model=engine.model,
-            state=life.state,
+            state=state,
             pid=process.pid if process else None,
             in_flight=self.gate.in_flight,
             queued=self.gate.waiting,

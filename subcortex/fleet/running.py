@@ -135,6 +135,8 @@ class Running:
         self.slept: set[Rest] = set()
         #: Whether a process may be there that holds memory.
         self.remains = False
+        #: Whether it only sees what a former daemon left: nothing is being started.
+        self.looking = False
 
     @property
     def task(self) -> asyncio.Task[None] | None:
@@ -143,6 +145,7 @@ class Running:
 
     def begin(self, *, adopt: bool = False) -> None:
         """Begin a life as soon as the one before is over; with ``adopt``, only if one was left running."""
+        self.looking = adopt
         life = self._run(self._task, adopt)
         self._task = asyncio.create_task(life, name=f"engine {self._tier}")
 
@@ -171,7 +174,9 @@ class Running:
         try:
             if adopt:
                 self.remains = True
-                if not await self._engine.adopt(self._progress):
+                found = await self._engine.adopt(self._progress)
+                self.looking = False
+                if not found:
                     self.remains = False
                     apply(machine.Stopped())
                     return

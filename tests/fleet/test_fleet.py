@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
+from subcortex.engines.protocol import Canary, Progress
 from subcortex.errors import Cancelled, ConfigError, EngineFailed, Overloaded, SubcortexError
-from subcortex.fleet import Fleet, Member, Timing
-from subcortex.types import TierState
+from subcortex.fleet import Fleet, Member, Rules, Timing
+from subcortex.types import Rest, TierState
 from tests.fakes import ScriptedEngine
 
 
@@ -259,3 +260,66 @@ async def test_a_watch_that_fails_stops_no_engine():
     await until(lambda: len(watch.told) == 2)
     await fleet.close()
     assert engine.stopped == 1
+
+
+class LeftBehind(ScriptedEngine):
+    """An engine that a former daemon may have left running; to see that takes a while."""
+
+    def __init__(self, *, there: bool) -> None:
+        super().__init__()
+        self.there = there
+        self.may_be_seen, self.may_say = asyncio.Event(), asyncio.Event()
+
+    async def adopt(self, progress: Progress) -> bool:
+        await self.may_be_seen.wait()
+        self.death = asyncio.get_running_loop().create_future()
+        return self.there
+
+    @property
+    def rests(self) -> frozenset[Rest]:
+        # What may sleep is asked for a canary before it counts as ready.
+        return frozenset({Rest.STOP, Rest.SLEEP_1})
+
+    async def canary(self) -> Canary | None:
+        await self.may_say.wait()
+        return None
+
+
+async def test_a_look_for_what_a_former_daemon_left_is_not_shown_as_a_start():
+    engine = LeftBehind(there=False)
+    told: list[str] = []
+    fleet = Fleet(
+        [member("deep", engine)],
+        on_change=lambda tier, kind, facts: told.append(kind),
+        rules=Rules(adopt=True),
+    )
+    fleet.open()
+    shown = fleet.status()[0]
+    # Who reads this hears nothing more of the tier: it must be how things stand.
+    assert (shown.state, shown.progress) == (TierState.STOPPED, None)
+    assert fleet.state("deep") is TierState.STARTING, "meanwhile nothing else takes its place"
+    engine.may_be_seen.set()
+    await until(lambda: fleet.state("deep") is TierState.STOPPED)
+    assert (fleet.status()[0].state, told) == (TierState.STOPPED, [])
+    engine.may_say.set()
+    async with fleet.lease("deep") as lease:
+        assert lease.engine is engine
+    assert told == ["starting", "ready"]
+    await fleet.close()
+
+
+async def test_what_is_found_is_shown_as_coming_until_it_is_ready():
+    engine = LeftBehind(there=True)
+    told: list[str] = []
+    fleet = Fleet(
+        [member("deep", engine)],
+        on_change=lambda tier, kind, facts: told.append(kind),
+        rules=Rules(adopt=True),
+    )
+    fleet.open()
+    engine.may_be_seen.set()
+    await until(lambda: fleet.status()[0].state is TierState.STARTING)
+    engine.may_say.set()
+    await until(lambda: fleet.status()[0].state is TierState.READY)
+    assert (told, engine.started) == (["ready"], 0)
+    await fleet.close()
