@@ -15,6 +15,11 @@ eight windows each. ``dense_within_15pct`` is how often such a sweep, read off w
 the knee itself. ``covered`` is the share of the ladder's 90 % intervals that hold the truth. Intervals are 95
 %, by bootstrap over curves.
 
+``drifting`` is the same on the first ``--drifting`` of those curves (60) where windows are not independent:
+on top of the noise, log throughput wanders in time with a standard deviation of 4 % and a correlation time
+of 20 s, as machines do that others share, so that windows one after the other err alike. ``wrong`` there is
+the share of ladders that say they know the knee and are off by more than 15 %.
+
 ``--real fast`` (or ``deep``) lets both climb a real engine too: vLLM on this machine's CPU with that model of
 the testbed, up to 64 at once, windows of 2 s, in one boot. There the truth is the dense sweep itself, up and
 down again, with its noise; ``knee_sweep_interval`` says how well it knows its own knee. The engine works on
@@ -40,6 +45,8 @@ WINDOW_S, SETTLE_S = 10.0, 5.0
 KINDS = ("hyperbola", "roofline", "decline", "steps")
 _DENSE_WINDOWS = 8
 _SIZES = (1, 2, 4, *range(8, MOST + 1, 8))
+#: How much log throughput wanders where it does, and how long it remembers.
+DRIFT, DRIFT_S = 0.04, 20.0
 
 
 @dataclass(frozen=True)
@@ -89,39 +96,66 @@ def engine(index: int, seed: int) -> Engine:
             return Engine(kind, speed, noise, knee)
 
 
-def _windows(one: Engine, concurrency: int, seconds: float, rng: random.Random) -> list[Measured]:
-    number = max(1, round(seconds / WINDOW_S))
-    return [
-        Measured(concurrency, seconds / number, one.speed(concurrency) * math.exp(rng.gauss(0, one.noise)))
-        for _ in range(number)
-    ]
+class Machine:
+    """A simulated engine on a machine whose time goes on: windows, their noise, and a drift of its speed.
+
+    Args:
+        one: The engine.
+        rng: Of its noise.
+        drift: Standard deviation of the drift, of log tok/s; first-order autoregressive in time.
+        drift_s: Its correlation time.
+    """
+
+    def __init__(self, one: Engine, rng: random.Random, drift: float = 0.0, drift_s: float = DRIFT_S) -> None:
+        self.seconds = 0.0
+        self._engine, self._rng, self._drift, self._drift_s = one, rng, drift, drift_s
+        self._at = 0
+        self._off = rng.gauss(0, drift) if drift else 0.0
+
+    def windows(self, concurrency: int, seconds: float) -> list[Measured]:
+        """Measure so long, after settling where the concurrency is another."""
+        if concurrency != self._at:
+            self._pass(SETTLE_S)
+        self._at = concurrency
+        number = max(1, round(seconds / WINDOW_S))
+        found = []
+        for _ in range(number):
+            self._pass(seconds / number)
+            off = self._off + self._rng.gauss(0, self._engine.noise)
+            found.append(
+                Measured(concurrency, seconds / number, self._engine.speed(concurrency) * math.exp(off))
+            )
+        return found
+
+    def _pass(self, seconds: float) -> None:
+        self.seconds += seconds
+        if self._drift:
+            kept = math.exp(-seconds / self._drift_s)
+            self._off = kept * self._off + self._rng.gauss(0, self._drift * math.sqrt(1 - kept**2))
 
 
-def climb(one: Engine, seed: int, limits: Limits) -> tuple[Any, float, int]:
-    """Let the ladder climb an engine: its end, the time it took, and how many steps."""
-    rng = random.Random(f"{seed} windows {one.knee}")
+def climb(machine: Machine, seed: int, limits: Limits) -> tuple[Any, int]:
+    """Let the ladder climb: its end, and how many steps it took."""
     measured: list[Measured] = []
-    seconds, at, steps = 0.0, 0, 0
+    steps = 0
     while True:
         step = next_step(measured, limits, seed=seed)
         if not isinstance(step, Measure):
-            return step, seconds, steps
+            return step, steps
         steps += 1
-        seconds += step.seconds + (SETTLE_S if step.concurrency != at else 0)
-        at = step.concurrency
-        measured += _windows(one, step.concurrency, step.seconds, rng)
+        measured += machine.windows(step.concurrency, step.seconds)
 
 
 def dense(one: Engine, seed: int) -> tuple[float | None, float]:
     """Return the knee that a dense sweep with noise reads off, and its time."""
-    rng = random.Random(f"{seed} dense {one.knee}")
+    swept = Machine(one, random.Random(f"{seed} dense {one.knee}"))
     points = sorted({round(2 ** (i / 8)) for i in range(8 * 8 + 1)})
     sweep = []
     for c in points:
-        found = _windows(one, c, _DENSE_WINDOWS * WINDOW_S, rng)
+        found = swept.windows(c, _DENSE_WINDOWS * WINDOW_S)
         sweep.append((float(c), sum(window.tok_s for window in found) / len(found)))
     # Points that fall on the same whole number are measured once; the time is of those that are.
-    return knee_of_sweep(sweep), len(points) * (SETTLE_S + _DENSE_WINDOWS * WINDOW_S)
+    return knee_of_sweep(sweep), swept.seconds
 
 
 def _near(found: float | None, truth: float) -> bool:
@@ -138,9 +172,32 @@ def _interval(values: Sequence[tuple[float, float]], seed: int) -> list[float]:
     return [round(percentile(drawn, share), 4) for share in (0.025, 0.975)]
 
 
+def drifting(number: int, seed: int, limits: Limits, dense_s: float) -> dict[str, Any]:
+    """Return how the ladder does on the first engines of a seed where the machine's speed wanders."""
+    ends, seconds = [], 0.0
+    for index in range(number):
+        one = engine(index, seed)
+        machine = Machine(one, random.Random(f"{seed} drifting {one.knee}"), DRIFT)
+        end, _ = climb(machine, seed, limits)
+        ends.append((end, one.knee))
+        seconds += machine.seconds
+    done = [(end, knee) for end, knee in ends if isinstance(end, Done)]
+    near = sum(_near(end.knee, knee) for end, knee in done)
+    return {
+        "within_15pct": round(near / number, 4),
+        "wrong": round((len(done) - near) / number, 4),
+        "covered": round(sum(end.interval.holds(knee) for end, knee in ends) / number, 4),
+        "inconclusive": number - len(done),
+        "time_ratio": round(seconds / number / dense_s, 4),
+        "curves": number,
+        "drift": [DRIFT, DRIFT_S],
+    }
+
+
 def main() -> None:
     parser = arguments("The saturation ladder against a dense sweep.")
     parser.add_argument("--curves", type=int, default=200)
+    parser.add_argument("--drifting", type=int, default=60, help="of those curves, again with drift")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--real", choices=("fast", "deep"), help="climb this model on vLLM as well")
     parser.add_argument("--limit", type=int, default=16, help="requests that vLLM works on at once")
@@ -149,9 +206,10 @@ def main() -> None:
     rows = []
     for index in range(max(options.curves, len(KINDS))):
         one = engine(index, options.seed)
-        end, seconds, steps = climb(one, options.seed, limits)
+        simulated = Machine(one, random.Random(f"{options.seed} windows {one.knee}"))
+        end, steps = climb(simulated, options.seed, limits)
         swept, dense_s = dense(one, options.seed)
-        rows.append((one, end, seconds, steps, swept, dense_s))
+        rows.append((one, end, simulated.seconds, steps, swept, dense_s))
     near = [isinstance(end, Done) and _near(end.knee, one.knee) for one, end, *_ in rows]
     times = [(row[2], row[5]) for row in rows]
     finish(
@@ -176,6 +234,7 @@ def main() -> None:
             "steps": spread([row[3] for row in rows], 0),
             "error": spread([row[1].knee / row[0].knee - 1 for row in rows]),
             "curves": len(rows),
+            "drifting": drifting(max(1, options.drifting), options.seed, limits, rows[0][5]),
             "seed": options.seed,
             "real": real(options.real, options.limit) if options.real else None,
             "machine": machine(),
