@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from subcortex.config import LlamaCppTier, VllmTier
+from subcortex.errors import ConfigError
 from subcortex.experiments.catalogue.common.tiers import weight_files
 from subcortex.experiments.catalogue.load_time import experiment as load_time
 from subcortex.experiments.catalogue.load_time import report as load_report
@@ -115,6 +116,23 @@ async def test_a_file_that_stays_in_memory_gives_no_cold_figure(
         report = await LoadTime().run(lab, LoadTime().inquiries(scene)[0])
     assert {one.arm for one in keep.kept} == {"mapped warm", "read warm"}
     assert any("100% of them stayed" in words for words in report.noticed)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5])
+async def test_of_a_file_that_is_cut_short_it_is_said_where_it_ends(
+    own_file: Path, tmp_path: Path, share: float
+) -> None:
+    whole = own_file.read_bytes()
+    left = whole[: int(share * len(whole))]
+    own_file.write_bytes(left)
+    tier = {"name": "fast", "engine": "llama.cpp", "model": str(own_file), "context_tokens": 256}
+    scene = scene_for(config_for(tmp_path, tier))
+    async with lab_for(scene) as (lab, keep):
+        with pytest.raises(ConfigError, match=rf" at {len(left)}\n") as caught:
+            await LoadTime().run(lab, LoadTime().inquiries(scene)[0])
+    assert str(own_file) in caught.value.message
+    assert "cut short" in (caught.value.hint or "")
+    assert len(keep.boots) == 1
 
 
 def test_made_up_weights_have_no_load_to_time(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report,
 from subcortex.experiments.laboratory import pagecache
 from subcortex.experiments.laboratory.lab import Lab
 from subcortex.experiments.statistics import abba, paired, verdict
+from subcortex.models.gguf import read_gguf
 
 #: Blocks at least and at most; a block is every arm twice.
 BLOCKS, MOST_BLOCKS = 3, 6
@@ -151,7 +152,11 @@ class _Loads:
             for flags in _spellings(self.tier, way):
                 try:
                     await self._start(flags)
-                except ConfigError as error:
+                except (ConfigError, EngineFailed) as error:
+                    if not isinstance(error, ConfigError) or error.details.get("key") != "flags":
+                        # No other flag would mend that; an engine does not always say that it is the file.
+                        await self._see_files()
+                        raise
                     refused = error.message
                 else:
                     self.flags[way] = flags
@@ -163,6 +168,15 @@ class _Loads:
         cold = await self._forgotten()
         ends = ("cold", "warm") if cold else ("warm",)
         return tuple(arm for arm in arms if arm.split()[0] in self.flags and arm.endswith(ends))
+
+    async def _see_files(self) -> None:
+        """See that the files can be read as what they are.
+
+        Raises:
+            ConfigError: They cannot; names the one, and where it breaks off if it is cut short.
+        """
+        if self.files and self.files[0].suffix.lower() == ".gguf":
+            await asyncio.to_thread(read_gguf, self.files[0])
 
     async def _loaded(self, arm: str, block: int) -> bool:
         """Take one sample; return whether to go on."""
