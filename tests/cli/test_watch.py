@@ -51,7 +51,8 @@ def test_off_a_terminal_each_event_is_a_line_and_the_daemons_end_is_the_end(clie
 def test_as_json_each_line_is_an_event(client):
     child = watching(client, "--json")
     assert child.stdout is not None
-    first = child.stdout.readline()
+    # What one read brings beyond these two lines would be lost to ``communicate``.
+    first = child.stdout.readline() + child.stdout.readline()
     stop(client)
     rest, _ = child.communicate()
     events = [TierEvent.model_validate_json(line) for line in (first + rest).splitlines()]
