@@ -21,6 +21,13 @@ from subcortex.experiments.statistics import Sample
 PROBES = Path(__file__).parents[1] / "probes"
 
 
+class OutOfTime(Exception):
+    """Something was to be started, and nothing of the run's time was left.
+
+    No typed error: what may fail without spoiling a run is caught by type, and this says nothing of it.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One raw sample as it is kept.
@@ -140,8 +147,10 @@ class Lab:
         Engines that are not in use make room for it first. It stays warm afterwards for whoever is next.
 
         Raises:
+            OutOfTime: No time is left for it.
             DoesNotFit, EngineFailed, ConfigError: As ``Engine.start``; the failure is kept as a boot.
         """
+        self._check_time(f"the engine of {tier.name}")
         async with self._warm.lent(tier, self._keep, self.say) as served:
             yield served
 
@@ -167,8 +176,10 @@ class Lab:
             env: Variables on top of this process's.
 
         Raises:
+            OutOfTime: No time is left for it.
             EngineFailed: It ended with an error, in time or not; carries its last words.
         """
+        self._check_time(f"the probe {name}")
         interpreter = python or self.scene.python
         if interpreter is None:
             raise AssertionError("an experiment that needs torch must say so in why_not")
@@ -182,6 +193,7 @@ class Lab:
         """Run an installed tool (``scene.tools``) and return what it wrote to stdout.
 
         Raises:
+            OutOfTime: No time is left for it.
             EngineFailed: It ended with an error, or not in time; carries its last words.
         """
         return (await self.tool_with_log(name, *arguments, limit_s=limit_s, env=env)).stdout
@@ -192,11 +204,16 @@ class Lab:
         """Run an installed tool and return stdout and the end of its log (stderr).
 
         Raises:
-            EngineFailed: As ``tool``.
+            OutOfTime, EngineFailed: As ``tool``.
         """
+        self._check_time(name)
         command = [str(self.scene.tools[name]), *arguments]
         self._keep.command(command, self.scene.versions.get(name))
         return await output_with_log(command, limit_s=limit_s, env=env)
+
+    def _check_time(self, what: str) -> None:
+        if self.seconds_left <= 0:
+            raise OutOfTime(f"no time was left to start {what}")
 
     @property
     def sensors(self) -> Sensors:
@@ -221,4 +238,4 @@ async def laboratory(
         await asyncio.sleep(0)
 
 
-__all__ = ["PROBES", "Keep", "Lab", "Reading", "Readings", "Served", "as_sample", "laboratory"]
+__all__ = ["PROBES", "Keep", "Lab", "OutOfTime", "Reading", "Readings", "Served", "as_sample", "laboratory"]

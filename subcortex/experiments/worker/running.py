@@ -7,6 +7,7 @@ import contextlib
 import json
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -14,9 +15,9 @@ import structlog
 from subcortex.config import Config
 from subcortex.errors import DeadlineExceeded, EngineFailed, InvalidRequest, SubcortexError
 from subcortex.experiments import catalogue, forms
-from subcortex.experiments.experiment import Experiment, Inquiry, Report, Scene
+from subcortex.experiments.experiment import Answer, Experiment, Inquiry, Report, Scene
 from subcortex.experiments.laboratory.engines import WarmEngines
-from subcortex.experiments.laboratory.lab import Lab, Reading
+from subcortex.experiments.laboratory.lab import Lab, OutOfTime, Reading
 from subcortex.experiments.laboratory.surroundings import scene_of
 from subcortex.experiments.worker.keeping import DiaryKeep
 from subcortex.experiments.worker.limits import time_left_s
@@ -24,6 +25,8 @@ from subcortex.journal.diary import Diary, experiments
 from subcortex.journal.diary.experiment_records import RunRecord
 
 _log = structlog.get_logger("worker")
+#: What reckoning may take once the time is over; well below what the daemon waits then.
+_TELLING_S = 15.0
 
 
 async def work(config: Config, run_ids: Sequence[str]) -> None:
@@ -143,17 +146,50 @@ def provenance_of(experiment: Experiment, inquiry: Inquiry, run_id: str) -> dict
 
 
 async def _done(experiment: Experiment, inquiry: Inquiry, lab: Lab, limit_s: float) -> Report:
+    """Return what an experiment found in its time, and at the end of it what its samples come to by then.
+
+    Raises:
+        DeadlineExceeded: Its time was over before there was any sample.
+    """
+    report = await _within(experiment, inquiry, lab, limit_s)
+    if report is None and lab.metrics:
+        # With samples and no time left it starts nothing, and tells what they come to.
+        report = await _within(experiment, inquiry, lab, _TELLING_S) or Report(())
+        if not any(one.quantity == inquiry.quantity for one in report.answers):
+            report = replace(report, answers=(_unanswered(inquiry, lab), *report.answers))
+    if report is None or not (report.answers or lab.metrics):
+        raise DeadlineExceeded(
+            f"{experiment.name} was not done within {limit_s:.3g} s, and nothing was measured",
+            hint="Give it more minutes.",
+        )
+    return report if report.answers else replace(report, answers=(_unanswered(inquiry, lab),))
+
+
+async def _within(experiment: Experiment, inquiry: Inquiry, lab: Lab, limit_s: float) -> Report | None:
+    """Return what an experiment found in so many seconds; None where that was not enough."""
     limit = asyncio.timeout(limit_s)
     try:
         async with limit:
             return await experiment.run(lab, inquiry)
+    except OutOfTime:
+        return None
     except TimeoutError:
         if not limit.expired():
             raise EngineFailed(f"{experiment.name} waited in vain for an engine or a probe") from None
-        raise DeadlineExceeded(
-            f"{experiment.name} was not done within {limit_s:.0f} s",
-            hint="Its samples are kept; give it more minutes.",
-        ) from None
+        return None
+
+
+def _unanswered(inquiry: Inquiry, lab: Lab) -> Answer:
+    """Return that time was over before the question was answered, and what there is."""
+    counts = ", ".join(f"{len(lab.readings(metric))} of {metric}" for metric in lab.metrics)
+    return Answer(
+        quantity=inquiry.quantity,
+        about=inquiry.about,
+        unit=inquiry.unit,
+        outcome="inconclusive",
+        statement=f"{inquiry.about}: inconclusive; time was over, and its samples are too few ({counts})",
+        tier=None if inquiry.subject == "machine" else inquiry.subject,
+    )
 
 
 def _lab(diary: Diary, scene: Scene, keep: DiaryKeep, warm: WarmEngines, run: RunRecord) -> Lab:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,37 @@ async def test_a_second_that_does_not_fit_is_the_answer(folder: Path):
     assert answer.details["kv_tokens"] == 1024
     assert found.gaps[0].endswith("?")
     assert "error" in keep.boots[1]
+
+
+async def test_out_of_time_in_its_first_block_it_tells_what_was_measured_and_what_is_missing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    scene = scene_for(config_for(folder))
+    experiment = catalogue.find("joint_serving")
+    [inquiry] = experiment.inquiries(scene)
+    async with lab_for(scene) as (lab, keep):
+        last = lab.sample
+
+        def sample(metric: str, *values: Any, **facts: Any) -> Reading:
+            if metric == "tpot_p95" and facts["arm"] == "joint":
+                lab._seconds = 0.0
+            return last(metric, *values, **facts)
+
+        monkeypatch.setattr(lab, "sample", sample)
+        found = await experiment.run(lab, inquiry)
+    told = {(one.arm, one.facts["tier"]) for one in keep.kept if one.metric == "tpot_p50"}
+    assert told == {("solo", "deep"), ("solo", "fast"), ("joint", "deep"), ("joint", "fast")}
+    first = found.answers[0]
+    assert (first.quantity, first.outcome, first.value) == (inquiry.quantity, "inconclusive", None)
+    assert "time was over before a block was whole" in first.statement
+    assert "1 block broken off, of 1" in found.noticed[0]
+    assert {one.about for one in found.answers if one.quantity == "tpot"} == {"deep", "fast"}
+
+    # Asked again with nothing left it starts no engine and says the same.
+    async with lab_for(scene, seconds=0.0, earlier=keep.kept) as (lab, again):
+        assert await experiment.run(lab, inquiry) == found
+    assert not again.boots
+    assert not again.kept
 
 
 def test_one_tier_alone_has_nobody_to_serve_beside(folder: Path):

@@ -85,13 +85,15 @@ class Broken(Ticks):
 
 
 class Endless(Ticks):
-    """Ends when told."""
+    """Ends when told; with samples and no time it has nothing to say."""
 
     number = 93
     name = "endless"
 
     async def run(self, lab: Lab, inquiry: Inquiry) -> Report:
         block = 0
+        if lab.metrics and lab.seconds_left <= 0:
+            return Report(())
         while True:
             lab.sample("tick", 0.0, "1", block=(block := block + 1))
             await asyncio.sleep(EVERY_S)
@@ -130,9 +132,32 @@ class Carded(Endless):
         return [replace(one, needs=Needs(gpus=1, gpu_mib=1024.0)) for one in super().inquiries(scene)]
 
 
+class Silent(Ticks):
+    """Takes for ever, and has no sample."""
+
+    number = 97
+    name = "silent"
+
+    async def run(self, lab: Lab, inquiry: Inquiry) -> Report:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+
+class Patient(Ticks):
+    """Goes on, where it has samples, with an engine for which there may be no time."""
+
+    number = 98
+    name = "patient"
+
+    async def run(self, lab: Lab, inquiry: Inquiry) -> Report:
+        lab.sample("tick", 0.0, "1")
+        async with lab.engine(lab.scene.config.tiers[0]):
+            return await Silent().run(lab, inquiry)
+
+
 STUBS: tuple[Experiment, ...] = (
     *(Ticks(), Served(), Broken(), Endless()),
-    *(Probing(), Hungry(), Carded()),
+    *(Probing(), Hungry(), Carded(), Silent(), Patient()),
 )
 
 if __name__ == "__main__":

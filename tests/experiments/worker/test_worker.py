@@ -78,14 +78,23 @@ async def test_runs_are_done_in_order_and_a_fault_in_one_stops_no_other(diary: D
     assert (ticks.progress, ticks.share) == (f"block {BLOCKS - 1}", 1.0)
 
 
-async def test_what_takes_too_long_is_a_failure_with_its_samples(diary: Diary, config: Config) -> None:
-    run = ask(diary, config, "endless", seconds=0.5)
-    await work(config, [run.id])
-    found = experiments.run(diary, run.id)
-    assert found.state == "failed"
-    assert found.error is not None
-    assert found.error["code"] == "deadline_exceeded"
-    assert len(experiments.readings(diary, run.id)) > 2
+async def test_what_takes_too_long_tells_what_there_is_and_without_any_has_failed(
+    diary: Diary, config: Config
+) -> None:
+    runs = [ask(diary, config, name, seconds=0.5) for name in ("endless", "patient", "silent")]
+    await work(config, [run.id for run in runs])
+    *told, silent = (experiments.run(diary, run.id) for run in runs)
+    for run in told:
+        assert run.state == "measured"
+        (answer,) = forms.report_from_json(run.report or {}).answers
+        kept = len(experiments.readings(diary, run.id))
+        assert (answer.quantity, answer.outcome, answer.value) == ("count", "inconclusive", None)
+        assert f"too few ({kept} of tick)" in answer.statement
+    # The engine that there was no time for a second time was not asked for.
+    assert len(experiments.boots(diary, told[1].id)) <= 1
+    assert silent.error is not None
+    assert (silent.state, silent.error["code"]) == ("failed", "deadline_exceeded")
+    assert "nothing was measured" in silent.error["message"]
 
 
 async def test_engines_stay_warm_from_one_run_to_the_next(diary: Diary, config: Config) -> None:

@@ -178,9 +178,9 @@ async def test_cancelled_it_is_over_and_the_next_one_begins(config: Config) -> N
             await mind.experimenting.cancel(run.id)
 
 
-async def test_what_takes_longer_than_asked_for_has_failed(config: Config) -> None:
+async def test_what_has_measured_nothing_in_its_time_has_failed(config: Config) -> None:
     async with minded(config) as mind:
-        (run,) = await mind.experimenting.ask(["endless"], minutes=0.005)
+        (run,) = await mind.experimenting.ask(["silent"], minutes=0.005)
         failed = await over(mind, run.id)
         assert failed.error is not None
         assert failed.error["code"] == "deadline_exceeded"

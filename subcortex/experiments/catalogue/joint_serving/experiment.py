@@ -144,7 +144,7 @@ def _kept(lab: Lab) -> list[Any]:
 def _is_left(lab: Lab, names: Sequence[str]) -> bool:
     """Return whether more is to be measured: two engines are not started for nothing."""
     done = len(whole_blocks(_kept(lab), names))
-    return done < BLOCKS and (lab.seconds_left > 0 or not done)
+    return done < BLOCKS and (lab.seconds_left > 0 or not lab.metrics)
 
 
 async def _blocks(lab: Lab, tenants: Sequence[_Tenant], concurrency: int, phase_s: float) -> None:
@@ -160,6 +160,8 @@ async def _blocks(lab: Lab, tenants: Sequence[_Tenant], concurrency: int, phase_
         began_s = time.monotonic()
         there = [(SOLO, [one]) for one in tenants] + [(JOINT, list(tenants))]
         for arm, busy in [*there, *reversed(there)]:
+            if lab.seconds_left < phase_s:
+                return
             lab.say(f"{' and '.join(one.tier.name for one in busy)} at work", done / BLOCKS)
             await _phase(lab, tenants, busy, arm, number, concurrency, phase_s)
         number += 1

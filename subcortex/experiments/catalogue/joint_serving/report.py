@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from subcortex.experiments.catalogue.common.figures import Median, median, written
+from subcortex.experiments.catalogue.common.figures import Median, counted, median, written
 from subcortex.experiments.experiment import Answer, Chart, Line, Report
 from subcortex.experiments.laboratory.lab import Reading, as_sample
 from subcortex.experiments.statistics import paired, verdict
@@ -104,7 +104,9 @@ def _lost(readings: Sequence[Reading], one: Tenant, other: Tenant, concurrency: 
             "gap_kind": "joint_serving" if words == "p50" else None,
         }
         if not pairs.a:
-            why = "no block was whole and free of throttling"
+            why = "every whole block was throttled"
+            if not pairs.throttled:
+                why = "time was over before a block was whole, each alone and both at once, there and back"
             words_of = f"{one.model} beside {other.model}, {words}: inconclusive; {why}"
             answers.append(Answer(outcome="inconclusive", statement=words_of, **common))
             continue
@@ -184,6 +186,12 @@ def _refused(readings: Sequence[Reading], first: Tenant, second: Tenant, why: st
 
 def _noticed(readings: Sequence[Reading], tenants: Sequence[Tenant]) -> list[str]:
     said = []
+    begun = {one.block for one in readings if one.metric == "tpot_p50"}
+    broken_off = len(begun) - len(whole_blocks(readings, [one.tier for one in tenants]))
+    if broken_off:
+        said.append(
+            f"{counted(broken_off, 'block')} broken off, of {len(begun)}: what is lost is not told by it."
+        )
     for one in tenants:
         tokens = _kv_tokens(readings, one.tier)
         if tokens is not None:
