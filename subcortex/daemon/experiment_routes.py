@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import cache
 from typing import Annotated, Literal
@@ -11,11 +11,13 @@ from typing import Annotated, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from subcortex.daemon.keys import MIND, SERVICE
+from subcortex.daemon.keys import MIND
 from subcortex.daemon.replies import read_json, validated
-from subcortex.errors import InvalidRequest, SubcortexError
+from subcortex.daemon.telling import told
+from subcortex.errors import InvalidRequest
 from subcortex.experiments.minutes import checked_minutes
 from subcortex.journal.diary.experiment_records import RunRecord
+from subcortex.mind.experimenting.supervisor import Experimenting
 
 _Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 _Id = Annotated[str, Field(pattern=r"^[0-9a-f]+$", max_length=64)]
@@ -79,35 +81,18 @@ async def _cancel(request: web.Request) -> web.Response:
 
 
 async def _events(request: web.Request) -> web.StreamResponse:
-    """Tell of a run until it is over; the last line says how it ended."""
-    service, experimenting = request.app[SERVICE], request.app[MIND].experimenting
     # Who asks for a run that is not there hears it as an error, not as a stream.
-    run = await experimenting.run(request.match_info["id"])
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(request)
-    telling = asyncio.create_task(_tell(request, response, run))
-    service.listening.add(telling)
-    try:
-        await telling
-    finally:
-        telling.cancel()
-        service.listening.discard(telling)
-    return response
+    run = await request.app[MIND].experimenting.run(request.match_info["id"])
+    return await told(request, _lines(request.app[MIND].experimenting, run))
 
 
-async def _tell(request: web.Request, response: web.StreamResponse, run: RunRecord) -> None:
-    experimenting = request.app[MIND].experimenting
-    last: dict[str, object]
-    try:
-        async with aclosing(experimenting.watch(run.id)) as changes:
-            async for run in changes:
-                line = {"run": _plain(run), "waits": experimenting.waits.get(run.id)}
-                await response.write(json.dumps(line).encode() + b"\n")
-        last = {"end": run.state}
-    except SubcortexError as error:
-        last = {"error": error.to_wire()}
-    await response.write(json.dumps(last).encode() + b"\n")
-    await response.write_eof()
+async def _lines(experimenting: Experimenting, run: RunRecord) -> AsyncGenerator[bytes, None]:
+    """Yield how a run stands and what becomes of it until it is over, and how it ended."""
+    async with aclosing(experimenting.watch(run.id)) as changes:
+        async for run in changes:
+            waits = experimenting.waits.get(run.id)
+            yield json.dumps({"run": _plain(run), "waits": waits}).encode()
+    yield json.dumps({"end": run.state}).encode()
 
 
 ROUTES = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
 
@@ -12,7 +13,8 @@ from aiohttp import web
 
 from subcortex.daemon.keys import MIND, SERVICE, Service
 from subcortex.daemon.replies import read_json, validated
-from subcortex.errors import InvalidRequest, SubcortexError
+from subcortex.daemon.telling import told
+from subcortex.errors import InvalidRequest
 from subcortex.mind import Subcortex
 from subcortex.types import DaemonInfo, Status, Yielded, YieldRequest
 from subcortex.version import version
@@ -43,30 +45,15 @@ async def _resume(request: web.Request) -> web.Response:
 
 
 async def _events(request: web.Request) -> web.StreamResponse:
-    """Tell of the tiers while the daemon lives and the reader keeps up; the last line says what ended."""
-    service = request.app[SERVICE]
-    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-    await response.prepare(request)
-    telling = asyncio.create_task(_tell(request, response))
-    service.listening.add(telling)
-    try:
-        await telling
-    finally:
-        telling.cancel()
-        service.listening.discard(telling)
-    return response
+    return await told(request, _lines(request.app[MIND]))
 
 
-async def _tell(request: web.Request, response: web.StreamResponse) -> None:
-    last: dict[str, object] = {"end": "the daemon stops"}
-    try:
-        async with aclosing(request.app[MIND].events()) as events:
-            async for event in events:
-                await response.write(event.model_dump_json(exclude_none=True).encode() + b"\n")
-    except SubcortexError as error:
-        last = {"error": error.to_wire()}
-    await response.write(json.dumps(last).encode() + b"\n")
-    await response.write_eof()
+async def _lines(mind: Subcortex) -> AsyncGenerator[bytes, None]:
+    """Yield how the tiers stand, what becomes of them, and that the daemon stops."""
+    async with aclosing(mind.events()) as events:
+        async for event in events:
+            yield event.model_dump_json(exclude_none=True).encode()
+    yield json.dumps({"end": "the daemon stops"}).encode()
 
 
 ROUTES = [
