@@ -19,7 +19,7 @@ from subcortex.journal.board.collectives import Collected, collected
 from subcortex.journal.board.figures import Figure, figures_in
 from subcortex.journal.board.gaps import is_gap_section, key_of
 from subcortex.journal.board.lines import Line, Place, lines_of
-from subcortex.journal.board.quantities import quantity_of
+from subcortex.journal.board.referents import FITS_NOT, filled, form_in, form_of, within
 from subcortex.journal.board.subjects import Name, names_in
 from subcortex.journal.board.units import UNITS
 
@@ -32,11 +32,6 @@ _KNOWN = re.compile(
     r"what is known|facts|background knowledge"
 )
 _FITS = re.compile(r"\bfits?\b|\bcan serve\b", re.IGNORECASE)
-_FITS_NOT = re.compile(
-    r"\b(?:can(?:not|['’]t| not)|won['’]t|will not|does(?:n['’]t| not)|do(?:n['’]t| not)|not) fit\b|"
-    r"\bOOM\b|out of memory|too (?:large|big) (?:for|even)",
-    re.IGNORECASE,
-)
 _FITS_WORD = re.compile(r"\bfits?\b|\bserve\b|\bOOM\b|memory|large|big", re.IGNORECASE)
 _RANKS = re.compile(r"(?:\bTP|tensor[-_ ]parallel[-_ ]size)[ ]?[= ][ ]?([1-9][0-9]?)(?![0-9])", re.IGNORECASE)
 _ALONE = re.compile(r"single|alone|one gpu|each gpu", re.IGNORECASE)
@@ -57,7 +52,6 @@ _EXAMPLE = re.compile(r"(?:for )?example\b|e\.?g\b", re.IGNORECASE)
 _COMPARED = re.compile(
     r"\b(?:than|vs\.?|versus|instead of|like|unlike)[ ]{0,2}(?:a |an |the )?$", re.IGNORECASE
 )
-_GPU_NUMBER = re.compile(r"GPU[ ]?[0-9]{1,2}(?![0-9])")
 _CALCULATED = re.compile(r"[0-9][^=]{0,60}[-+*×x/·][^=]{0,60}=[ ]{0,2}[~≈]?[ ]{0,2}[0-9]")
 
 
@@ -165,7 +159,7 @@ def _line(around: Around) -> Iterator[Claim]:
         return
     plain = _told(words, around)
     around = replace(around, names=tuple(name for name in around.names if not _compared(name, words)))
-    figures = [told for figure in plain if _means(told := _filled(figure, around), words)]
+    figures = [told for figure in plain if _means(told := filled(figure, around), words)]
     fits = _said_to_fit(words, around, figures)
     made = _makes_a_claim(figures, line)
     if not (known or made or fits is not None):
@@ -199,7 +193,7 @@ def _base(around: Around, words: str) -> Claim:
         line=line.number,
         topic=line.above[-1].rstrip(":") if line.above else None,
         model=around.model(),
-        form=_form(around),
+        form=form_of(around),
         cards=around.cards(),
         context_tokens=_context(around),
         engine=around.scene.engine,
@@ -212,110 +206,11 @@ def _told(words: str, around: Around) -> list[Figure]:
     """Return the figures of a line that are no part of a name and not only supposed."""
     told = []
     for figure in figures_in(words):
-        inside = any(_within(figure, name) for name in around.names if name.kind != "program")
+        inside = any(within(figure, name) for name in around.names if name.kind != "program")
         if inside or _HYPOTHETIC.search(words[max(0, figure.at - 24) : figure.at]):
             continue
         told.append(figure)
     return told[:MOST_FIGURES]
-
-
-def _within(figure: Figure, name: Name) -> bool:
-    return name.at < figure.end and figure.at < name.end
-
-
-def _filled(figure: Figure, around: Around, column: str = "") -> Figure:
-    """Return a figure with its quantity and its subject."""
-    leads = (*((column,) if column else ()), *around.leads)
-    words = around.line.words if not column else figure.written
-    placed = figure if not column else replace(figure, at=0, end=len(figure.written))
-    quantity = quantity_of(placed, words, leads)
-    unit = UNITS.get(figure.unit or "")
-    if quantity is None and unit is not None and unit.dimension == "memory":
-        quantity = _memory_by_name(figure, around)
-    if unit is not None and unit.dimension == "memory" and figure.times > 1:
-        quantity = "vram"
-    if quantity == "weights_size" and _after_fitting(figure, around):
-        quantity = "vram"
-    elif quantity == "vram" and figure.times == 1 and _nearer_model(figure, around):
-        quantity = "weights_size"
-    return replace(figure, quantity=quantity, subject=_subject(figure, quantity, around, column))
-
-
-def _memory_by_name(figure: Figure, around: Around) -> str | None:
-    """Return what bare memory is of: of a card its VRAM, of a model the size of its weights."""
-    if figure.times > 1:
-        return "vram"
-    before = [
-        name
-        for name in around.names
-        if name.at < figure.at and name.kind in ("model", "size", "card", "form")
-    ]
-    if before:
-        return "vram" if before[-1].kind == "card" else "weights_size"
-    return "weights_size" if around.model() else None
-
-
-def _after_fitting(figure: Figure, around: Around) -> bool:
-    """Tell whether memory is named after the word that says that something does not fit in it."""
-    said = _FITS_NOT.search(around.line.words[: figure.at])
-    if said is None:
-        return False
-    return bool(said) and not any(
-        said.end() <= name.at < figure.at for name in around.names if name.kind == "model"
-    )
-
-
-def _nearer_model(figure: Figure, around: Around) -> bool:
-    before = [name for name in around.names if name.at < figure.at and name.kind in ("model", "form", "card")]
-    return bool(before) and before[-1].kind != "card"
-
-
-def _subject(figure: Figure, quantity: str | None, around: Around, column: str) -> str | None:
-    if quantity in ("bandwidth", "bus_bandwidth", "algorithm_bandwidth", "communication_time"):
-        return around.named("link", figure) or around.named("card", figure)
-    if quantity == "vram":
-        return _cards_of(figure, around)
-    if quantity in ("memory", "utilisation") and (
-        gpus := _GPU_NUMBER.findall(around.line.words[: figure.at])
-    ):
-        return str(gpus[-1])
-    if quantity == "ram":
-        return None
-    model = around.model(figure)
-    if quantity == "weights_size" and model:
-        form = _column_form(column) or _form(around, figure)
-        return f"{model} {form}" if form else model
-    if model:
-        return model
-    return around.named("program", figure) or around.named("link", figure) or around.named("card", figure)
-
-
-def _cards_of(figure: Figure, around: Around) -> str | None:
-    """Return the card whose memory a figure is; of a sum, or of several cards, all of them."""
-    inside = [name.name for name in around.names if name.kind == "card"]
-    calculated = around.line.words[: figure.at].rstrip(" ~≈").endswith("=")
-    if figure.times > 1 or (calculated and len(inside) != 1):
-        return " + ".join(inside or around.cards() or around.scene.cards) or None
-    before = [name.name for name in around.names if name.kind == "card" and name.at < figure.at]
-    return (before[-1:] or inside[:1] or [" + ".join(around.cards())])[0] or around.named("card")
-
-
-def _form(around: Around, figure: Figure | None = None) -> str | None:
-    inside = [name for name in around.names if name.kind == "form"]
-    if figure is not None:
-        inside = [name for name in inside if name.at < figure.end][-1:] or inside[:1]
-    if inside:
-        return inside[0].name
-    if any(name.kind == "model" for name in around.names):
-        return None
-    for text in (*around.line.before[::-1][:4], *around.leads):
-        if found := _column_form(text):
-            return found
-    return None
-
-
-def _column_form(column: str) -> str | None:
-    return next((name.name for name in names_in(column) if name.kind == "form"), None)
 
 
 def _context(around: Around) -> int | None:
@@ -343,7 +238,7 @@ def _fits_figures(around: Around, figures: Sequence[Figure]) -> tuple[Figure, ..
     found = list(figures)
     cards = [name for name in around.names if name.kind == "card"]
     for figure in figures_in(around.line.words):
-        inside = next((name for name in cards if _within(figure, name)), None)
+        inside = next((name for name in cards if within(figure, name)), None)
         if inside and figure.unit in ("GB", "GiB"):
             found.append(replace(figure, quantity="vram", subject=inside.name))
     return tuple(sorted(found, key=lambda figure: figure.at)[:MOST_FIGURES])
@@ -351,7 +246,7 @@ def _fits_figures(around: Around, figures: Sequence[Figure]) -> tuple[Figure, ..
 
 def _said_to_fit(words: str, around: Around, figures: Sequence[Figure]) -> bool | None:
     """Return what a line says of fitting: yes, no, or nothing."""
-    if _FITS_NOT.search(words):
+    if FITS_NOT.search(words):
         answer = False
     elif _FITS.search(words):
         answer = True
@@ -393,12 +288,12 @@ def _cells(around: Around, table: tuple[tuple[str, ...], tuple[str, ...]]) -> It
     for column, cell in zip(header[1:64], cells[1:64], strict=False):
         inside = replace(around, names=(*names, *names_in(cell)))
         for figure in figures_in(cell)[:1]:
-            told = _filled(figure, inside, column)
+            told = filled(figure, inside, column)
             subject = told.subject or row[:120] or None
             if told.unit is None and told.quantity is None:
                 continue
             base = _base(replace(inside, names=names), f"{row}: {column} {cell}"[:MOST_CHARACTERS])
-            form = _column_form(column) or base.form
+            form = form_in(column) or base.form
             yield replace(base, figures=(replace(told, subject=subject),), form=form, topic=column or None)
 
 
