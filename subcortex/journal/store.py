@@ -19,7 +19,8 @@ from subcortex.journal.losses import Losses
 from subcortex.journal.migrations import migrate
 from subcortex.journal.recorder import Recorder
 from subcortex.journal.records import BootEnd, BootStart, JournalHealth, Limits, ThoughtEnd, ThoughtStart
-from subcortex.journal.writer import Statement, Write, Writer
+from subcortex.journal.writer import Writer
+from subcortex.journal.writes import Statement, Write
 from subcortex.types import Durability, new_thought_id
 
 

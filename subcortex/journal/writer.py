@@ -16,47 +16,20 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from subcortex.clock import Clock
 from subcortex.errors import JournalError
 from subcortex.journal.checkpoint import Checkpointer
 from subcortex.journal.database import Moved, storage_reason
 from subcortex.journal.records import JournalHealth, Limits
+from subcortex.journal.writes import Write, transact
 
-Statement = tuple[str, tuple[Any, ...]]
 _BATCH = 32
 _HELD_BATCH = 256
 #: Little room takes little at a time; a batch that is larger than the room would never be written.
 _HELD_BATCH_BYTES = 2**20
-
-
-@dataclass(slots=True, eq=False)
-class Write:
-    """Statements that belong together, and who waits for them.
-
-    Args:
-        statements: SQL and parameters, run in order in one transaction.
-        what: What is written, in words, for errors.
-        urgent: Goes before writes that are not.
-        otherwise: Run first, once, if the first statement found no row to change; None where that
-            is no matter.
-        waiter: Completed on its own event loop once the write is on disk, or held in memory.
-    """
-
-    statements: Sequence[Statement]
-    what: str
-    urgent: bool = False
-    otherwise: Sequence[Statement] | None = None
-    waiter: asyncio.Future[None] | None = None
-
-    def size_bytes(self) -> int:
-        """Return about how much memory the texts take."""
-        return 512 + sum(
-            len(value) for _, values in self.statements for value in values if isinstance(value, str)
-        )
 
 
 class Writer:
@@ -241,10 +214,7 @@ class Writer:
         conn = self._conn
         if conn is None or self._inode_now() != self._inode:
             raise Moved(f"the file {self._path} was moved or deleted")
-        if len(batch) == 1 and len(batch[0].statements) == 1 and batch[0].otherwise is None:
-            failures = _run_alone(conn, batch[0])
-        else:
-            failures = _run_together(conn, batch)
+        failures = transact(conn, batch)
         self._checkpointer.count(len(batch), sum(write.size_bytes() for write in batch))
         return failures
 
@@ -319,61 +289,6 @@ class Writer:
             return os.stat(self._path).st_ino  # noqa: PTH116 (at every commit; Path.stat takes twice as long)
         except OSError:
             return None
-
-
-def _run_alone(conn: sqlite3.Connection, write: Write) -> dict[int, Exception]:
-    # A lone statement is its own transaction: three round trips into SQLite become one.
-    try:
-        conn.execute(*write.statements[0])
-    except Exception as error:
-        if storage_reason(error) is not None:
-            raise
-        return {0: error}
-    return {}
-
-
-def _run_together(conn: sqlite3.Connection, batch: list[Write]) -> dict[int, Exception]:
-    failures: dict[int, Exception] = {}
-    conn.execute("BEGIN IMMEDIATE")
-    try:
-        for place, write in enumerate(batch):
-            error = _run_guarded(conn, write)
-            if error is not None:
-                failures[place] = error
-        conn.execute("COMMIT")
-    except BaseException:
-        # Some errors (a full disk) have rolled back already.
-        if conn.in_transaction:
-            conn.execute("ROLLBACK")
-        raise
-    return failures
-
-
-def _run_guarded(conn: sqlite3.Connection, write: Write) -> Exception | None:
-    """Run one write inside the open transaction; undo and return it if the write itself is at fault."""
-    conn.execute("SAVEPOINT one")
-    try:
-        _run_statements(conn, write)
-    except Exception as error:
-        if storage_reason(error) is not None:
-            raise
-        conn.execute("ROLLBACK TO one")
-        conn.execute("RELEASE one")
-        return error
-    conn.execute("RELEASE one")
-    return None
-
-
-def _run_statements(conn: sqlite3.Connection, write: Write) -> None:
-    first, *rest = write.statements
-    found = conn.execute(*first).rowcount
-    if write.otherwise is not None and found == 0:
-        for statement in write.otherwise:
-            conn.execute(*statement)
-        if conn.execute(*first).rowcount == 0:
-            raise JournalError(f"{write.what}: it is not in the journal, or has ended already")
-    for statement in rest:
-        conn.execute(*statement)
 
 
 def _acknowledge(batch: list[Write], failures: dict[int, Exception]) -> None:
