@@ -33,13 +33,14 @@ class Moved:
 def moved_by(inquiry: Inquiry, answers: tuple[Answer, ...]) -> Moved | None:
     """Return what the answer to an inquiry did to its prior.
 
-    None where no answer is a number of the asked quantity in a unit that compares, or where it lies where the
-    prior says nothing can (zero, on a scale of factors).
+    None where no answer is a number of the asked quantity in a unit that compares, where it is inconclusive,
+    or where it lies where the prior says nothing can (zero, on a scale of factors).
     """
-    asked = [one for one in answers if one.quantity == inquiry.quantity and one.value is not None]
-    asked.sort(key=lambda one: one.about != inquiry.about)
-    for answer in asked:
-        assert answer.value is not None
+    asked = [one for one in answers if one.quantity == inquiry.quantity]
+    for answer in [one for one in asked if one.about == inquiry.about] or asked:
+        # What is inconclusive leaves belief where it was, whatever its middle is.
+        if answer.value is None or answer.outcome == "inconclusive":
+            continue
         if answer.unit != inquiry.unit and not comparable(answer.unit, inquiry.unit):
             continue
         factor = (
