@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
+from datetime import datetime
 from math import inf
 from typing import Any
 
@@ -16,17 +17,27 @@ import structlog
 
 from subcortex.clock import Clock, SystemClock
 from subcortex.config import Config
-from subcortex.errors import DeadlineExceeded, EngineFailed, SubcortexError
+from subcortex.errors import EngineFailed, SubcortexError
 from subcortex.fleet import Fleet
 from subcortex.journal import processes
 from subcortex.journal.diary import Diary, experiments
 from subcortex.journal.diary.experiment_records import OPEN_STATES, AskedBy, RunRecord
+from subcortex.mind.experimenting import refusals
 from subcortex.mind.experimenting.desk import Desk, spent_today
 from subcortex.mind.experimenting.ledger import Follow, Ledger
 from subcortex.mind.experimenting.making_room import HOLDER, RoomMaker
 from subcortex.mind.experimenting.room import gpus_of
 from subcortex.mind.experimenting.shift import Pace, Shift
-from subcortex.mind.experimenting.turns import Turn, batch_of, in_turn, is_lost, may_begin, needs_of
+from subcortex.mind.experimenting.turns import (
+    Turn,
+    batch_of,
+    in_turn,
+    is_lost,
+    may_begin,
+    needs_of,
+    next_of,
+    out_of_window,
+)
 from subcortex.mind.experimenting.windows import Windows
 from subcortex.mind.experimenting.worker import COMMAND, Worker
 
@@ -219,8 +230,8 @@ class Experimenting:
     async def _step(self) -> bool:
         """Do what can be done now; return whether anything is left that could be done soon."""
         runs = await self._ledger.open_runs()
-        # What nothing follows from keeps no daemon up.
-        self.open_runs = len([run for run in runs if not self._ledger.is_stuck(run.id)])
+        # What nothing comes of keeps no daemon up.
+        self.open_runs = len([run for run in runs if not self._is_at_rest(run)])
         if self._turn.lending.taken:
             await self._look_for_others()
         # One at a time: somebody may have started a worker by hand, or one would not die.
@@ -243,6 +254,15 @@ class Experimenting:
             del self.waits[gone]
         return self.open_runs > 0
 
+    def _is_at_rest(self, run: RunRecord) -> bool:
+        """Return whether nothing comes of an open run as things are."""
+        # The schedule's own run waits for a window, and there may be none any more.
+        orphan = run.asked_by == "schedule" and not self._config.experiments.windows
+        return self._ledger.is_stuck(run.id) or (orphan and run.state in ("queued", "yielded"))
+
+    def _is_open(self, now: datetime) -> bool:
+        return self._windows is not None and self._windows.open_at(now)
+
     async def _spent(self, waiting: Sequence[RunRecord]) -> bool:
         """Return whether the day's minutes are spent, if anybody waits whom they concern."""
         if all(run.asked_by == "person" for run in waiting):
@@ -259,6 +279,8 @@ class Experimenting:
             return "the daemon stops"
         if spent and run.asked_by != "person":
             return "the day's minutes are spent (experiments.minutes_a_day)"
+        if why := out_of_window(run, self._clock.now(), self._is_open):
+            return why
         if self._thinking():
             return "thoughts are under way"
         quiet = may_begin(run, self._idle_s(), self._pace.quiet_s, self._config.agent.idle_s)
@@ -329,10 +351,11 @@ class Experimenting:
                 # Whoever cancelled it did not stay to see its processes end.
                 self.make_way("a run was cancelled")
             elif run.state == "running" and shift.is_overdue(run, now_s, self._pace.over_s):
-                await self._ledger.fail(run, _overdue(run))
+                await self._ledger.fail(run, refusals.overdue(run))
                 self.make_way("a run did not end in its time")
         if shift.stands_still(runs, now_s, self._pace.between_s):
-            await self._ledger.fail(_next_of(runs), _stands_still(self._pace.between_s, shift))
+            log_tail = shift.worker.log_tail() if shift.worker else ""
+            await self._ledger.fail(next_of(runs), refusals.stood_still(self._pace.between_s, log_tail))
             self.make_way("its worker did nothing")
         if shift.gpus:
             await self._look_for_others()
@@ -361,12 +384,7 @@ class Experimenting:
         waiting = [run for run in runs if run.state in ("queued", "yielded")]
         if shift.why is None and waiting and not any(shift.begun(run) for run in runs):
             # It did not come so far as to begin: nor would the next one.
-            error = EngineFailed(
-                "the worker of experiments ended before it began",
-                hint="The end of its log says why.",
-                log_tail=worker.log_tail(),
-            )
-            await self._ledger.fail(waiting[0], error)
+            await self._ledger.fail(waiting[0], refusals.never_began(worker.log_tail()))
 
     async def _runs_of(self, shift: Shift) -> list[RunRecord]:
         ids = sorted(shift.ids)
@@ -388,26 +406,6 @@ class Experimenting:
         else:
             if run is not None:
                 self._log.info("chosen", experiment=run.experiment, subject=run.subject, run=run.id)
-
-
-def _overdue(run: RunRecord) -> DeadlineExceeded:
-    return DeadlineExceeded(
-        f"{run.experiment} of {run.subject} was not done within {run.seconds:.0f} s, nor did it stop",
-        hint="Its samples are kept; give it more minutes.",
-    )
-
-
-def _stands_still(after_s: float, shift: Shift) -> DeadlineExceeded:
-    return DeadlineExceeded(
-        f"the worker of experiments did nothing for {after_s:g} s",
-        hint="The end of its log may say what it waits for.",
-        log_tail=shift.worker.log_tail() if shift.worker else "",
-    )
-
-
-def _next_of(runs: Sequence[RunRecord]) -> RunRecord:
-    """Return the run that should have begun; where none is left, one that is over."""
-    return next((run for run in runs if run.state in ("queued", "yielded")), runs[-1])
 
 
 def _follow(diary: Diary, config: Config, run_id: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import ClassVar
 
 from subcortex.config import Config
@@ -17,12 +18,19 @@ from subcortex.mind.experimenting.room import gpus_of
 _MOST_TOGETHER = 8
 #: A run that gave way this often waits no longer after a thought than it does then.
 _MOST_QUIET = 15
+#: The schedule's run may begin so long after it was asked for: others first make room for it.
+_STILL_ITS_TURN = timedelta(minutes=5)
 
 
 def in_turn(runs: Sequence[RunRecord]) -> list[RunRecord]:
     """Return the runs that wait, next first: a person's before others, then as they were asked for."""
     waiting = [run for run in runs if run.state in ("queued", "yielded")]
     return sorted(waiting, key=lambda run: (run.asked_by != "person", run.seq))
+
+
+def next_of(runs: Sequence[RunRecord]) -> RunRecord:
+    """Return the run that should have begun; where none is left, one that is over."""
+    return next((run for run in runs if run.state in ("queued", "yielded")), runs[-1])
 
 
 def batch_of(first: RunRecord, waiting: Sequence[RunRecord], config: Config) -> list[RunRecord]:
@@ -52,6 +60,21 @@ def may_begin(run: RunRecord, idle_s: float, quiet_s: float, idle_after_s: float
     soon_s = quiet_s * min(run.lives, _MOST_QUIET) if run.state == "yielded" else 0.0
     needed_s = soon_s if run.asked_by == "person" else idle_after_s
     return None if idle_s >= needed_s else f"it waits until no thought has come for {needed_s:g} s"
+
+
+def out_of_window(run: RunRecord, now: datetime, is_open: Callable[[datetime], bool]) -> str | None:
+    """Return why a run has to wait for the schedule's next minute, None if it has not.
+
+    Args:
+        run: Only the schedule's own waits: to go on once it gave way, and to begin where it could not soon.
+        now: An aware time.
+        is_open: Whether a time lies in a minute that the schedule names.
+    """
+    if run.asked_by != "schedule" or is_open(now):
+        return None
+    if run.state == "queued" and now - run.at <= _STILL_ITS_TURN:
+        return None
+    return "it waits for its window (experiments.windows)"
 
 
 def is_lost(run: RunRecord, alive: Callable[[int, float | None], bool]) -> bool:
