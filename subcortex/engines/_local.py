@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
@@ -19,18 +17,17 @@ import aiohttp
 import psutil
 
 from subcortex import paths
-from subcortex.config import Config, LlamaCppTier, RemoteTier, VllmTier
+from subcortex.config import Config, LlamaCppTier, VllmTier
 from subcortex.engines import _questions, _remains
 from subcortex.engines._metrics import Effort, Heart
-from subcortex.engines.enginelog import inert
+from subcortex.engines._place import environment, socket_path
+from subcortex.engines.enginelog import tail_of_file
 from subcortex.engines.process import EngineProcess, reap
 from subcortex.engines.protocol import Canary, Delta, GenerateRequest, ProcessInfo, Progress
 from subcortex.engines.wire import Wire
 from subcortex.errors import EngineFailed, SubcortexError
 from subcortex.types import BootFigures, Rest
 
-#: A Unix socket's address has 108 bytes; some servers append to it while they bind.
-_SOCKET_PATH_BYTES = 100
 _FIRST_LOOK_S = 0.005
 _LONGEST_LOOK_S = 0.2
 #: How many lines of a start are kept for what they say of memory, and how long to wait for the last of them
@@ -110,7 +107,7 @@ class LocalEngine(ABC):
         await self._check()
         paths.private_folder(self._config.runtime_dir)
         paths.private_folder(self._folder.parent)
-        self._socket = _socket_path(paths.private_folder(self._folder))
+        self._socket = socket_path(paths.private_folder(self._folder))
         await asyncio.to_thread(reap, self._folder)
         self._socket.unlink(missing_ok=True)
 
@@ -316,7 +313,7 @@ class LocalEngine(ABC):
         """Return the last lines of the log, inert for a terminal."""
         if self._process is not None:
             return self._process.log.tail(lines)
-        return _tail_of_file(self._log_path, lines)
+        return tail_of_file(self._log_path, lines)
 
     async def _await_health(self, process: EngineProcess, wire: Wire) -> None:
         assert self._socket is not None
@@ -359,16 +356,7 @@ class LocalEngine(ABC):
         )
 
     def _env(self) -> dict[str, str]:
-        env = dict(os.environ)
-        for tier in self._config.tiers:
-            # An engine has no use for the keys of other services.
-            if isinstance(tier, RemoteTier) and tier.api_key_env:
-                env.pop(tier.api_key_env, None)
-        if self._tier.gpus is not None:
-            # In NVML's order, which the config counts in; CUDA's own puts the fastest first.
-            env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self._tier.gpus))
-        return env | self._tier.env
+        return environment(self._tier, self._config)
 
     @abstractmethod
     async def _check(self) -> None:
@@ -397,18 +385,3 @@ class LocalEngine(ABC):
     @abstractmethod
     def _diagnosis(self, log: str) -> SubcortexError | None:
         """Return the error that the end of the log shows, None if it shows none that is known."""
-
-
-def _socket_path(folder: Path) -> Path:
-    path = folder / "engine.sock"
-    if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES:
-        return path
-    return Path(tempfile.mkdtemp(prefix=_remains.SHORT_PREFIX, dir=_remains.SHORT_FOLDER)) / "engine.sock"
-
-
-def _tail_of_file(path: Path, lines: int) -> str:
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 64 * 1024))
-        text = file.read().decode("utf-8", errors="replace")
-        return "\n".join(inert(row.rpartition("\r")[2]) for row in text.splitlines()[-lines:])
-    return ""

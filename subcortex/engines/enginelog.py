@@ -32,6 +32,15 @@ def inert(text: str) -> str:
     return _ESCAPES.sub("", text)
 
 
+def tail_of_file(path: Path, lines: int) -> str:
+    """Return the last lines of a log file, inert for a terminal; none if it cannot be read."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        text = file.read().decode("utf-8", errors="replace")
+        return "\n".join(inert(row.rpartition("\r")[2]) for row in text.splitlines()[-lines:])
+    return ""
+
+
 class LogPump:
     """A thread that carries a child's output from a pipe into its log.
 
