@@ -9,6 +9,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, TextIO
 
 import click
@@ -68,7 +69,10 @@ def note(text: str) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return pydantic models and dataclasses, also within lists and dicts, as JSON-ready values."""
+    """Return pydantic models and dataclasses, also within lists and dicts, as JSON-ready values.
+
+    Times are ISO 8601.
+    """
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -77,6 +81,8 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from subcortex.config import Config
     from subcortex.experiments.consequences.suggestions import Suggestion
 
+_NOTHING = "nothing that was measured speaks against the configuration"
+_UNMEASURED = "nothing that counts today has been measured; `subcortex experiments next` offers what could be"
+
 
 def suggest(config: Config, file: Path, *, apply: bool, as_json: bool) -> None:
     """Print what to change in ``file``, and change it if told to.
@@ -32,7 +35,7 @@ def suggest(config: Config, file: Path, *, apply: bool, as_json: bool) -> None:
         ConfigError: The file cannot be read, changed or written.
     """
     # Paths in it start from where it was found; what is written is what a link leads to.
-    found = _found(config, file)
+    findings, found = _found(config, file)
     file = file.resolve()
     before = _read(file)
     after = _edited(before, found)
@@ -48,10 +51,14 @@ def suggest(config: Config, file: Path, *, apply: bool, as_json: bool) -> None:
             {"file": str(file), "suggestions": found, "diff": "".join(diff) or None, "applied": applied}
         )
         return
+    if not found:
+        _output.note(_NOTHING if findings else _UNMEASURED)
+        return
     _say(found, diff, file, applied=applied)
 
 
-def _found(config: Config, file: Path) -> list[Suggestion]:
+def _found(config: Config, file: Path) -> tuple[int, list[Suggestion]]:
+    """Return how many answers count today, and what they suggest."""
     from subcortex import config as configuration
     from subcortex.cli._board import diary_of
     from subcortex.experiments.consequences.suggestions import suggestions
@@ -62,7 +69,8 @@ def _found(config: Config, file: Path) -> list[Suggestion]:
     with diary_of(config) as diary:
         findings = standing(diary, alone) if diary is not None else []
     findings += pools(recorded(config), alone)
-    return suggestions(alone, findings, longest_tokens=_longest(alone) if findings else {})
+    longest = _longest(alone) if findings else {}
+    return len(findings), suggestions(alone, findings, longest_tokens=longest)
 
 
 def _longest(config: Config) -> dict[str, int]:
@@ -105,9 +113,6 @@ def _diff(before: str, after: str, file: Path) -> list[str]:
 def _say(found: Sequence[Suggestion], diff: Sequence[str], file: Path, *, applied: bool) -> None:
     from subcortex.config.editing import toml
 
-    if not found:
-        _output.note("nothing that was measured speaks against the configuration")
-        return
     for one in found:
         old = "(unset)" if one.old is None else toml(one.old)
         _output.say(_output.inert_line(f"# {one.tier}: {one.key} = {old} → {toml(one.new)}"))
@@ -121,7 +126,8 @@ def _say(found: Sequence[Suggestion], diff: Sequence[str], file: Path, *, applie
         _output.note(f"{file} is written in a way that cannot be changed safely; write the keys by hand")
     elif applied:
         _output.note(
-            f"written; what was there is {file.name}.bak. A daemon takes it up when it is started again."
+            f"written; what was there is {file.name}.bak. A daemon takes it up when it is started again: "
+            "`subcortex down`, then `subcortex up`"
         )
     else:
         _output.note("nothing is changed yet; --apply writes it")

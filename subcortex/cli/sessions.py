@@ -164,7 +164,9 @@ def _import_command(config_file: Path | None, as_json: bool, paths: tuple[Path, 
         )
     else:
         told = ", ".join(f"{count} {change}" for change, count in counts.items())
-        _output.say(f"{done.files} files: {told}, {len(done.unreadable)} unreadable")
+        _output.say(
+            f"{done.files} file{'' if done.files == 1 else 's'}: {told}, {len(done.unreadable)} unreadable"
+        )
         _output.say(f"board: {noted.gaps} gaps; {noted.claims} claims, {noted.settled} of them settled")
         _note_unreadable(done.unreadable)
     if done.unreadable:

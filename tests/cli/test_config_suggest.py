@@ -135,7 +135,7 @@ def test_what_has_expired_or_is_of_another_model_does_not_count(file):
 def test_without_a_journal_nothing_speaks_against_it(tmp_path):
     result = invoke("config", "suggest", "--config", write_config(tmp_path), "--apply")
     assert result.exit_code == 0
-    assert "nothing that was measured" in result.stderr
+    assert "nothing that counts today has been measured" in result.stderr
     assert not (tmp_path / "config.toml.bak").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -203,6 +204,18 @@ def test_a_run_for_a_program_has_all_and_raw_samples_if_asked(file, runs):
     raw = said("experiments", "show", runs["settled"].id, "--raw", "--config", file)
     assert [one["value"] for one in raw["readings"]] == [50.0, 49.5]
     assert invoke("experiments", "show", runs["settled"].id, "--raw", "--config", file).exit_code == 2
+
+
+def test_a_program_gets_times_as_iso_8601(file, runs):
+    listed = said("experiments", "--config", file)
+    assert {one["at"][10] for one in listed} == {"T"}
+    assert datetime.fromisoformat(listed[0]["at"]).tzinfo is not None
+
+
+def test_a_beginning_that_several_share_names_them(file, runs):
+    refused = invoke("experiments", "show", "0", "--config", file)
+    assert refused.exit_code == 4
+    assert f"Write more of it: {runs['settled'].id[:16]}, " in refused.stderr
 
 
 def test_a_failure_is_shown_with_its_log(file, runs):

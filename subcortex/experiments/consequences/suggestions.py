@@ -30,6 +30,8 @@ from subcortex.experiments.experiment import Answer
 _SEQUENCES, _SLEEP = "--max-num-seqs", "--enable-sleep-mode"
 #: A nominal figure this near the measured one is left alone.
 _NEAR = 0.10
+#: An interval that reaches farther than this factor from its value says too little to be written down.
+_LOOSE = 2.0
 #: A context is worth a restart from this factor on; it is given in steps of so many tokens.
 _LONGER, _STEP_TOKENS = 1.25, 1024
 #: Of a KV pool, the share that requests of full length may take.
@@ -92,6 +94,11 @@ class _Seconds:
     low: float
     high: float
     finding: Finding
+
+    @property
+    def tight(self) -> bool:
+        """Whether the interval holds the value well enough to be written down."""
+        return self.value <= _LOOSE * self.low and self.high <= _LOOSE * self.value
 
 
 @dataclass(slots=True)
@@ -213,7 +220,7 @@ def _sleep(draft: _Draft, findings: Sequence[Finding]) -> None:
 def _nominal(draft: _Draft, findings: Sequence[Finding]) -> None:
     measured: dict[str, _Seconds] = {}
     for key, quantities in _NOMINAL.items():
-        if found := next(filter(None, (_seconds(findings, one) for one in quantities)), None):
+        if found := next(filter(None, (_seconds(findings, one, tight=True) for one in quantities)), None):
             measured[key] = found
     for name, key in _IN_DETAILS.items():
         if key not in measured and (found := _in_details(findings, name)):
@@ -250,8 +257,8 @@ def _context(draft: _Draft, findings: Sequence[Finding], longest: int | None) ->
         return
 
 
-def _seconds(findings: Sequence[Finding], quantity: str) -> _Seconds | None:
-    """Return the newest answer about a time of one request alone."""
+def _seconds(findings: Sequence[Finding], quantity: str, *, tight: bool = False) -> _Seconds | None:
+    """Return the newest answer about a time of one request alone; with ``tight``, of those held well."""
     for one in findings:
         answer = one.answer
         if answer.quantity != quantity or not _as_configured(answer):
@@ -260,7 +267,9 @@ def _seconds(findings: Sequence[Finding], quantity: str) -> _Seconds | None:
         figures = [_number(figure) for figure in (answer.value, answer.low, answer.high)]
         if factor is not None and None not in figures and answer.outcome != "inconclusive":
             value, low, high = (figure * factor for figure in figures if figure is not None)
-            return _Seconds(value, low, high, one)
+            found = _Seconds(value, low, high, one)
+            if found.tight or not tight:
+                return found
     return None
 
 
@@ -276,7 +285,9 @@ def _in_details(findings: Sequence[Finding], name: str) -> _Seconds | None:
         details = one.answer.details
         value, low, high = (_number(details.get(key)) for key in (name, f"{name}_low", f"{name}_high"))
         if value is not None and low is not None and high is not None:
-            return _Seconds(value, low, high, one)
+            found = _Seconds(value, low, high, one)
+            if found.tight:
+                return found
     return None
 
 

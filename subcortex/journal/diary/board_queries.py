@@ -195,7 +195,9 @@ def _one(conn: sqlite3.Connection, table: str, row_id: str, what: str, hint: str
         return (exact or found)[0]
     if found:
         raise InvalidRequest(
-            f"several ids of a {what} begin with {row_id!r}", hint="Write more of it.", param="id"
+            f"several ids of a {what} begin with {row_id!r}",
+            hint=f"Write more of it: {', '.join(row['id'][:16] for row in found)}{', …' * (len(found) > 2)}",
+            param="id",
         )
     raise InvalidRequest(f"there is no {what} {row_id[:64]!r}", hint=hint, param="id")
 

@@ -132,7 +132,9 @@ def whole(conn: sqlite3.Connection, run_id: str) -> RunRecord:
         return _run((exact or found)[0])
     if found:
         raise InvalidRequest(
-            f"several ids of a run begin with {run_id!r}", hint="Write more of it.", param="id"
+            f"several ids of a run begin with {run_id!r}",
+            hint=f"Write more of it: {', '.join(row['id'][:16] for row in found)}{', …' * (len(found) > 2)}",
+            param="id",
         )
     raise InvalidRequest(
         f"there is no run {run_id!r:.80}", hint="`subcortex experiments list` lists them.", param="id"

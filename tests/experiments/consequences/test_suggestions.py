@@ -152,6 +152,15 @@ def test_nominal_figures_are_of_one_request_alone_and_conclusive():
     assert found_in(config_of(LLAMA), details)["nominal_ttft_s"].new == 0.1
 
 
+def test_a_figure_that_is_hardly_known_is_not_written_down():
+    loose = answer("tpot", unit="s", value=0.019, low=0.0, high=0.057, details={"concurrency": 1})
+    assert found_in(config_of(LLAMA), loose) == {}
+    known = found_in(config_of(LLAMA), loose, _time("tpot", 0.0009, 0.45))
+    assert known["nominal_tpot_s"].new == 0.0009
+    wakes = answer("wake_time", unit="s", value=2.0, low=0.5, high=9.0)
+    assert "sleep_mode" in found_in(config_of(VLLM), wakes, _time("restart_time", 60.0))
+
+
 def test_the_newest_finding_counts():
     found = found_in(config_of(LLAMA), _time("ttft", 0.1), _time("ttft", 0.9))
     assert found["nominal_ttft_s"].new == 0.1
