@@ -30,7 +30,7 @@ class Windows:
             ConfigError: A line is none of cron's.
         """
         self._scheduler: AsyncIOScheduler | None = None
-        triggers = checked(lines)
+        self._triggers = triggers = checked(lines)
         if not triggers:
             return
         from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -41,6 +41,10 @@ class Windows:
         for trigger in triggers:
             self._scheduler.add_job(tick, trigger)
         self._scheduler.start()
+
+    def open_at(self, now: datetime) -> bool:
+        """Return whether an aware time lies in a minute in which something may begin."""
+        return is_open(self._triggers, now)
 
     def close(self) -> None:
         """Call no more."""
@@ -70,6 +74,12 @@ def checked(lines: Sequence[str]) -> list[CronTrigger]:
                 key=_KEY,
             ) from None
     return found
+
+
+def is_open(triggers: Sequence[CronTrigger], now: datetime) -> bool:
+    """Return whether an aware time lies in a minute that one of the triggers names."""
+    minute = now.astimezone().replace(second=0, microsecond=0)
+    return any(trigger.get_next_fire_time(None, minute) == minute for trigger in triggers)
 
 
 def _with_named_days(line: str) -> str:

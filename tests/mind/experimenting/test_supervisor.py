@@ -6,8 +6,11 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import psutil
@@ -26,6 +29,20 @@ from subcortex.mind.experimenting.supervisor import Pace
 from subcortex.types import ThinkRequest, TierState
 from tests.conftest import ROOT, write_config
 from tests.experiments.worker.stub import BLOCKS, STUBS
+
+
+@dataclass
+class At:
+    """A clock whose wall stands where it is put."""
+
+    at: datetime
+
+    def now(self) -> datetime:
+        return self.at
+
+    def monotonic_s(self) -> float:
+        return time.perf_counter()
+
 
 STUB = (sys.executable, "-m", "tests.experiments.worker.stub")
 
@@ -424,6 +441,31 @@ async def test_in_its_window_it_asks_of_itself_and_only_within_the_days_minutes(
         await mind.experimenting._tick()
         assert len(await mind.experimenting.runs()) == 1
         await mind.experimenting.cancel(run.id)
+
+
+async def test_the_schedules_run_waits_for_its_window_once_it_gave_way(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_config(folder)
+    text = '\n[agent]\nidle_s = 0\n[experiments]\nminutes_a_day = 30\nwindows = ["0 3 * * *"]\n'
+    file.write_text(file.read_text() + text)
+    monkeypatch.setattr(catalogue, "CATALOGUE", [one for one in STUBS if one.name == "endless"])
+    async with minded(load(file, {})) as mind:
+        lab, clock = mind.experimenting, At(datetime(2026, 2, 22, 4).astimezone())
+        run = await lab.ask_for("schedule")
+        assert run is not None
+        await sampled(mind, run.id)
+        monkeypatch.setattr(lab, "_clock", clock)
+        lab.make_way("a thought has come")
+        await until(mind, run.id, lambda run: run.state == "yielded")
+        async with asyncio.timeout(10):
+            while "its window" not in lab.waits.get(run.id, ""):
+                await asyncio.sleep(0.02)
+        assert (await lab.run(run.id)).lives == 1
+        clock.at = datetime(2026, 2, 23, 3, 0, 20).astimezone()
+        lab._woken.set()
+        await until(mind, run.id, lambda run: run.lives == 2)
+        await lab.cancel(run.id)
 
 
 async def test_an_agents_run_costs_of_the_day_and_is_not_asked_again_once_cancelled(

@@ -15,8 +15,16 @@ from subcortex.fleet import HOST, Seen
 from subcortex.fleet.yielding import Lending
 from subcortex.journal.diary.experiment_records import RunRecord
 from subcortex.mind.experimenting.room import Shortage, gpus_of, shortage, together
-from subcortex.mind.experimenting.turns import Turn, batch_of, in_turn, is_lost, may_begin, needs_of
-from subcortex.mind.experimenting.windows import Windows, checked, next_ticks
+from subcortex.mind.experimenting.turns import (
+    Turn,
+    batch_of,
+    in_turn,
+    is_lost,
+    may_begin,
+    needs_of,
+    out_of_window,
+)
+from subcortex.mind.experimenting.windows import Windows, checked, is_open, next_ticks
 
 MIDNIGHT = datetime(2026, 2, 22, tzinfo=UTC)  # a Sunday
 
@@ -88,6 +96,45 @@ def test_a_persons_run_begins_at_once_and_any_other_on_an_idle_machine():
     assert "for 30 s" in str(may_begin(run(1, state="yielded", lives=99), 0.0, 2.0, 60.0))
     assert "for 60 s" in str(may_begin(run(1, asked_by="schedule"), 59.0, 2.0, 60.0))
     assert may_begin(run(1, asked_by="agent"), 60.0, 2.0, 60.0) is None
+
+
+def test_the_schedules_run_that_gave_way_goes_on_in_a_window_and_a_persons_at_once():
+    triggers = checked(["*/20 2 * * *"])
+    local = datetime(2026, 2, 22).astimezone()
+
+    def why(one: RunRecord, hour: int, minute: int, second: int = 0) -> str | None:
+        now = local.replace(hour=hour, minute=minute, second=second)
+        return out_of_window(one, now.astimezone(UTC), lambda at: is_open(triggers, at))
+
+    asked = local.replace(hour=2)
+    gave_way = run(1, asked_by="schedule", state="yielded", lives=1, at=asked)
+    waits = "it waits for its window (experiments.windows)"
+    times = [
+        (1, 59, 59),
+        (2, 0),
+        (2, 0, 59),
+        (2, 1),
+        (2, 19, 59),
+        (2, 20),
+        (2, 40, 30),
+        (2, 59),
+        (3, 0),
+        (14, 20),
+    ]
+    assert [time for time in times if why(gave_way, *time) is None] == [
+        (2, 0),
+        (2, 0, 59),
+        (2, 20),
+        (2, 40, 30),
+    ]
+    assert why(gave_way, 14, 0) == waits
+    # Tiers that make room for a first beginning may take it out of its minute, but not through a morning.
+    first = run(1, asked_by="schedule", at=asked)
+    assert why(first, 2, 4) is None
+    assert why(first, 2, 6) == waits
+    assert why(first, 2, 20) is None
+    for other in (run(1, state="yielded", lives=1), run(1, asked_by="agent", state="yielded", lives=1)):
+        assert why(other, 14, 0) is None
 
 
 def test_a_run_without_a_living_process_is_lost():
