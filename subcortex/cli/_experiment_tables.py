@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from subcortex.cli import _output
-from subcortex.cli._experiment_view import belief_words
+from subcortex.cli._experiment_view import belief_words, span
 
 if TYPE_CHECKING:
     from subcortex.config import Config
@@ -23,14 +23,15 @@ def proposal_lines(place: int, found: Proposal) -> list[str]:
     if found.remembered:
         cost = f"nothing: the run {found.remembered[:16]} answered it on this very machine"
     else:
-        cost = f"{inquiry.minutes:.3g} min, {inquiry.gpu_minutes:.3g} GPU-minutes"
+        cost = span(inquiry.minutes * 60)
     if inquiry.needs.gpus:
+        cost += f", {inquiry.gpu_minutes:.3g} GPU-minutes" if not found.remembered else ""
         cost += f", on {inquiry.needs.gpus} GPU{'s' if inquiry.needs.gpus > 1 else ''}"
     return [
         _inert(f"{place}. {found.experiment.name} of {inquiry.subject}"),
         *_filled("asks", inquiry.question),
         *_filled("why", found.why),
-        *_filled("expects", belief_words(inquiry.prior, inquiry.unit)),
+        *_filled("expects", belief_words(inquiry)),
         *_filled("costs", cost),
         *(line for gap in found.gaps[:3] for line in _filled("gap", f"{gap.id[:16]} {gap.question}")),
     ]
@@ -91,7 +92,7 @@ def catalogue_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     for row in rows:
         lines.append(_inert(f"{row['number']:>2}  {row['name']}: {row['question']}"))
         if row["applicable"]:
-            of = ", ".join(f"{one['subject']} ({one['minutes']:.3g} min)" for one in row["subjects"])
+            of = ", ".join(f"{one['subject']} ({span(one['minutes'] * 60)})" for one in row["subjects"])
             lines += _filled("of", of or "nothing here")
         else:
             lines += _filled("not here", str(row["why_not"]))
@@ -125,6 +126,8 @@ def schedule_lines(plan: dict[str, Any], config: Config) -> list[str]:
     lines = [f"{'windows':11}{', '.join(plan['windows']) or 'none: nothing begins by itself'}"]
     if plan["next"]:
         lines.append(f"{'next':11}{', '.join(plan['next'])}")
+    elif plan["windows"]:
+        lines.append(f"{'next':11}never: no such minute comes")
     lines += [
         f"{'a day':11}{plan['minutes_a_day']:g} GPU-minutes",
         f"{'today':11}{plan['spent_today']:.3g} spent, {plan['left_today']:.3g} left",

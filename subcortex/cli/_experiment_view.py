@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from subcortex.cli import _output
@@ -16,7 +18,6 @@ from subcortex.errors import InvalidRequest, SubcortexError
 
 if TYPE_CHECKING:
     from subcortex.config import Config
-    from subcortex.experiments.choice import Belief
     from subcortex.experiments.experiment import Answer, Chart, Inquiry, Report
     from subcortex.journal.diary import Diary
     from subcortex.journal.diary.experiment_records import RunRecord
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 #: Of commands and starts, so many are shown; ``--json`` has all.
 _SHOWN = 12
 _WORDS = 400
+_COUNTED = ("requests", "threads", "tokens", "nats")
 _MARKS = {
     "measured": "",
     "different": "differ: ",
@@ -72,7 +74,9 @@ def progress_line(run: RunRecord) -> str:
 def answer_line(answer: Answer) -> str:
     """Return an answer in a sentence, what kind it is before it."""
     unsure = answer.outcome == "inconclusive" and answer.n_needed is not None
-    needed = f" ({answer.n_needed} blocks would settle it)" if unsure else ""
+    # Some say so themselves.
+    told = re.search(rf"\b{answer.n_needed} (blocks )?would", answer.statement)
+    needed = f" ({answer.n_needed} blocks would settle it)" if unsure and not told else ""
     return f"{_MARKS[answer.outcome]}{answer.statement}{needed}"
 
 
@@ -80,18 +84,24 @@ def figures(answer: Answer) -> str:
     """Return an answer's figures: value, interval, unit, samples; empty without a value."""
     if answer.value is None:
         return ""
-    unit = f" {answer.unit}" if answer.unit else ""
+    unit = f" {_unit(answer.unit, answer.value)}" if answer.unit else ""
     between = ""
     if answer.low is not None and answer.high is not None:
-        between = f", {answer.level:.0%} between {answer.low:.4g} and {answer.high:.4g}"
+        between = f", {_percent(answer.level)} between {answer.low:.4g} and {answer.high:.4g}"
     many = f", n = {answer.n}" if answer.n is not None else ""
     return f"{answer.quantity} of {answer.about}: {answer.value:.4g}{unit}{between}{many}"
 
 
-def belief_words(prior: Belief, unit: str) -> str:
+def belief_words(inquiry: Inquiry) -> str:
     """Return what is believed of an answer."""
-    between = prior.interval()
-    return f"{prior.middle:.3g} {unit}, {between.level:.0%} between {between.low:.3g} and {between.high:.3g}"
+    between, middle = inquiry.expected(), inquiry.prior.middle
+    ends = f"{_percent(between.level)} between {between.low:.3g} and {between.high:.3g}"
+    return f"{middle:.3g} {_unit(inquiry.unit, middle)}, {ends}"
+
+
+def span(seconds: float) -> str:
+    """Return how long something takes, short: ``3.0 s``, ``3.4 min``."""
+    return _output.seconds(seconds) if seconds < 120 else f"{seconds / 60:.3g} min"
 
 
 def report_of(run: RunRecord) -> Report | None:
@@ -136,18 +146,19 @@ def show(run: RunRecord, diary: Diary) -> None:
         ("asked by", f"{run.asked_by}, {_date(run.at)}"),
         ("question", run.gap_id),
         ("drive", run.drive),
-        ("took", _took(run)),
-        ("believed", belief_words(inquiry.prior, inquiry.unit) if inquiry else None),
+        ("took", _took(run, inquiry)),
+        ("believed", belief_words(inquiry) if inquiry else None),
         ("came", figures(report.answers[0]) if report and report.answers else None),
-        ("surprise", f"{moved['bits']:.2g} bits, {moved['sigmas']:+.2g} sigmas off" if moved else None),
+        ("surprise", _surprise_words(moved) if moved else None),
         ("session", run.session_id),
         ("expired", run.expired_why),
-        ("error", _error(run)),
+        ("waits" if run.state == "yielded" else "error", _error(run)),
     )
     if report is not None:
         _answers(report)
-        _list("Noticed", [f"- {one}" for one in report.noticed])
-        _list("Left open", [f"{place}. {one}" for place, one in enumerate(report.gaps, 1)])
+        _list("Noticed", [line for one in report.noticed for line in _wrapped("- ", one)])
+        gaps = enumerate(report.gaps, 1)
+        _list("Left open", [line for place, one in gaps for line in _wrapped(f"{place}. ", one)])
     _done(run, diary)
     for chart in report.charts if report else ():
         _output.say()
@@ -228,13 +239,30 @@ def _state(run: RunRecord) -> str:
     return f"{run.state}{lives}"
 
 
-def _took(run: RunRecord) -> str | None:
+def _took(run: RunRecord, inquiry: Inquiry | None) -> str | None:
+    """Return how long a run was at work, and on GPUs what that cost."""
     if run.started_at is None:
         return None
-    spent = f"{run.gpu_minutes:.2g} GPU-minutes of {run.seconds / 60:.3g} min allowed"
-    if run.ended_at is None:
-        return f"{spent} so far"
-    return f"{_output.seconds((run.ended_at - run.started_at).total_seconds())}; {spent}"
+    gpus = inquiry.needs.gpus if inquiry else 0
+    took = f"{span(run.gpu_minutes * 60 / max(1, gpus))} of {span(run.seconds)} allowed"
+    if gpus:
+        took += f", {run.gpu_minutes:.3g} GPU-minutes"
+    return took if run.ended_at is not None else f"{took}, so far"
+
+
+def _surprise_words(moved: dict[str, float]) -> str:
+    sigmas = moved["sigmas"]
+    where = f"{abs(sigmas):.2g} σ {'below' if sigmas < 0 else 'above'} what was believed"
+    return f"{where if abs(sigmas) >= 0.005 else 'none, as believed'}; {moved['bits']:.2g} bits learned"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
+
+
+def _unit(unit: str, value: float) -> str:
+    """Return a unit for a value; of one, a word without its plural's s."""
+    return unit[:-1] if value == 1 and unit in _COUNTED else unit
 
 
 def _error(run: RunRecord) -> str | None:
@@ -248,9 +276,9 @@ def _error(run: RunRecord) -> str | None:
 def _answers(report: Report) -> None:
     lines = []
     for answer in report.answers:
-        lines.append(f"- {answer_line(answer)}")
+        lines += _wrapped("- ", answer_line(answer))
         if said := figures(answer):
-            lines.append(f"    {said}")
+            lines += _wrapped("    ", said)
     _list("Answers", lines)
 
 
@@ -259,38 +287,59 @@ def _done(run: RunRecord, diary: Diary) -> None:
 
     commands = experiments.commands(diary, run.id)
     told = list(dict.fromkeys((shlex.join(one.words), one.version) for one in commands))
-    _list("Commands", [f"  {_output.clipped(words, _WORDS)}{_version(of)}" for words, of in told])
-    _list("Starts", [f"  {_boot(one.facts)}" for one in experiments.boots(diary, run.id)])
+    _list("Commands", [f"  {_output.clipped(words, _WORDS)}{_version(of)}" for words, of in told], _SHOWN)
+    starts = _starts([one.facts for one in experiments.boots(diary, run.id)])
+    _list("Starts", [f"  {line}" for line in starts], _SHOWN)
     readings = experiments.readings(diary, run.id)
     series: dict[tuple[str, str], int] = {}
     for reading in readings:
         series[reading.metric, reading.unit] = series.get((reading.metric, reading.unit), 0) + 1
-    _list("Raw samples", [f"  {many} of {metric}, {unit}" for (metric, unit), many in series.items()])
+    _list("Raw samples", [f"  {many} of {metric}, {unit}" for (metric, unit), many in series.items()], _SHOWN)
 
 
 def _version(version: str | None) -> str:
     return f"  # {version}" if version else ""
 
 
-def _boot(facts: dict[str, Any]) -> str:
-    tier = str(facts.get("tier", "engine"))
-    error = facts.get("error")
-    if isinstance(error, dict):
-        return f"{tier}: {error.get('message', 'failed')}"
-    seconds = facts.get("boot_s")
-    took = _output.seconds(seconds) if isinstance(seconds, int | float) else "-"
-    return f"{tier}: ready after {took}{f', {version}' if (version := facts.get('version')) else ''}"
+def _starts(boots: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the starts of engines in lines: those of one engine that went well share one."""
+    lines: list[str] = []
+    took: dict[tuple[str, str], list[float]] = {}
+    for facts in boots:
+        tier, error, seconds = str(facts.get("tier", "engine")), facts.get("error"), facts.get("boot_s")
+        if isinstance(error, dict):
+            lines.append(f"{tier}: {error.get('message', 'failed')}")
+        elif isinstance(seconds, int | float):
+            took.setdefault((tier, str(facts.get("version") or "")), []).append(seconds)
+        else:
+            lines.append(f"{tier}: ready")
+    return [*(_ready(*of, each) for of, each in took.items()), *lines]
 
 
-def _list(heading: str, lines: Sequence[str]) -> None:
+def _ready(tier: str, version: str, each: Sequence[float]) -> str:
+    tail = f", {version}" if version else ""
+    if len(each) == 1:
+        return f"{tier}: ready after {_output.seconds(each[0])}{tail}"
+    ends = f"{_output.seconds(min(each))} to {_output.seconds(max(each))}"
+    return f"{tier}: {len(each)} starts, ready after {_output.seconds(median(each))} ({ends}){tail}"
+
+
+def _wrapped(mark: str, text: str) -> list[str]:
+    """Return a mark and its text, broken at the terminal's width and indented as the mark is wide."""
+    width = max(_output.terminal_columns() - len(mark), 30)
+    parts = textwrap.wrap(_output.inert_line(text), width, break_long_words=False, break_on_hyphens=False)
+    return [f"{' ' * len(mark) if place else mark}{part}" for place, part in enumerate(parts or [""])]
+
+
+def _list(heading: str, lines: Sequence[str], most: int | None = None) -> None:
     if not lines:
         return
     _output.say()
     _output.say(heading)
-    for line in lines[:_SHOWN]:
+    for line in lines[:most]:
         _output.say(_output.inert_line(line))
-    if len(lines) > _SHOWN:
-        _output.say(f"  … and {len(lines) - _SHOWN} more; --json has all")
+    if most is not None and len(lines) > most:
+        _output.say(f"  … and {len(lines) - most} more; --json has all")
 
 
 def _date(at: datetime) -> str:

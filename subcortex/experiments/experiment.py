@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from subcortex.hardware import Hardware
 
 if TYPE_CHECKING:
     from subcortex.experiments.laboratory.lab import Lab
+    from subcortex.experiments.statistics import Interval
 
 #: ``measured``: a figure. ``different`` and ``alike``: two arms, whose intervals tell. ``inconclusive``:
 #: theirs do not, and ``n_needed`` says what would. ``passed`` and ``failed``: a check, a boot.
@@ -83,6 +84,11 @@ class Inquiry:
     def gpu_minutes(self) -> float:
         """What it costs: minutes times GPUs; on a machine without, the minutes."""
         return self.minutes * max(1, self.needs.gpus)
+
+    def expected(self, level: float = 0.9) -> Interval:
+        """Return the interval in which the answer is believed to lie; of a share nothing above the whole."""
+        found = self.prior.interval(level)
+        return replace(found, high=min(found.high, 100.0)) if self.unit == "%" else found
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,7 +253,7 @@ def _proposal(
         a_minute=a_minute,
         opens=opens,
         remembered=board.memo[one.digest] if score is None else None,
-        expects=one.inquiry.prior.interval(0.9),
+        expects=one.inquiry.expected(),
         why=_why(one, score, a_minute, opens, asking, len(gaps)),
     )
 
@@ -264,11 +264,12 @@ def _why(
     inquiry = one.inquiry
     if score is None:
         return f"It is known for this very machine, and {_asked(gaps)}."
-    ends = inquiry.prior.interval(0.9)
+    ends = inquiry.expected()
+    minutes = "GPU-minutes" if inquiry.needs.gpus else "minutes"
     words = (
         f"{_asked(gaps)[0].upper()}{_asked(gaps)[1:]}; "
         f"{figure(ends.low)} to {measure(ends.high, inquiry.unit)} is believed, and an answer is worth "
-        f"{figure(score.bits)} bits × {figure(score.worth)} for {figure(score.gpu_minutes)} GPU-minutes"
+        f"{figure(score.bits)} bits × {figure(score.worth)} for {figure(score.gpu_minutes)} {minutes}"
     )
     if asking.drive and asking.pressure:
         words += f", with {asking.drive} at {figure(100 * asking.pressure)} %"
