@@ -92,6 +92,7 @@ def export(journal: Path) -> None:
                 continue
             record = {name: getattr(run, name) for name in ("id", *_ASKED, "state")}
             record |= {name: value.isoformat() for name in _TIMES if (value := getattr(run, name))}
+            record["method"] = (run.provenance or {}).get("method", 1)
             raw = {
                 "run": record,
                 "commands": [asdict(one) for one in experiments.commands(diary, run.id)],
@@ -159,7 +160,9 @@ def sessions(config: Config, seeds: Sequence[Path] = ()) -> list[Path]:
             clock.at = datetime.fromisoformat(record.get("ended_at") or record["heard_at"])
             experiment = catalogue.find(record["experiment"])
             found = forms.report_to_json(report_of(raw))
-            experiments.measured(diary, run.id, found, provenance_of(experiment, inquiry, run.id))
+            # The way of measuring that it was measured by, which may have changed since.
+            provenance = provenance_of(experiment, inquiry, run.id) | {"method": record.get("method", 1)}
+            experiments.measured(diary, run.id, found, provenance)
             follow(diary, config, run.id, predict=lambda _: None, look=lambda: scene().hardware)
     return sorted(config.resolve(config.journal.sessions_dir).glob("*.md"))
 

@@ -47,7 +47,8 @@ def scene(folder: Path) -> Scene:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Small sizes, and llama.cpp for vLLM: another thread count an arm, so that arms share no engine."""
     for name, value in {
-        "REPEATS": 2, "WINDOW_S": 0.03, "CONCURRENCIES": (1, 2), "LOAD_TOKENS": 12, "MOST_BLOCKS": 1,
+        "REPEATS": 2, "WINDOW_S": 0.03, "CROWD_WINDOW_S": 0.06, "CONCURRENCIES": (1, 2), "LOAD_TOKENS": 12,
+        "MOST_BLOCKS": 1,
     }.items():  # fmt: skip
         monkeypatch.setattr(interconnect, name, value)
     served: list[str] = []
@@ -99,6 +100,10 @@ async def test_a_block_goes_there_and_back_and_a_killed_one_goes_on_with_its_rep
         samples = sorted(one.value for one in keep.kept if one.metric == "tok_s_2" and one.arm == arm)
         assert len(samples) == 4
         assert figures["tok_s_2"] == pytest.approx((samples[1] + samples[2]) / 2)
+        # It looks again where nothing came.
+        for metric, least_s in (("tok_s_1", 0.03), ("tok_s_2", 0.06)):
+            windows = [one for one in keep.kept if one.metric == metric and one.arm == arm]
+            assert min(one.facts["seconds"] for one in windows) >= least_s
     lengths = {one.facts["prompt_tokens"] for one in keep.kept if one.metric == "ttft_long"}
     assert lengths == {256 - 64 - 8}
 
@@ -136,6 +141,14 @@ async def test_an_arm_that_does_not_start_is_an_answer(
     assert "312 MiB" in refused.statement
     assert refused.gap_kind == "interconnect"
     assert any(one.about.endswith("NCCL only") for one in found.answers)
+
+
+def test_it_says_what_it_costs_with_windows_that_hold_many_steps_of_a_crowd(scene: Scene):
+    assert [interconnect.window_s(size) for size in (1, 16, 64)] == [1.0, 3.0, 3.0]
+    [inquiry] = catalogue.find("interconnect").inquiries(scene)
+    boots_s = 5 * 80.0
+    # On two H200 a pass took 11 to 14 s beside its windows, and up to 10 s until the next engine began.
+    assert 6 * (28.0 + 20.0) < 60 * inquiry.minutes - boots_s < 6 * (28.0 + 30.0)
 
 
 def test_it_is_not_applicable_without_two_cards_or_a_split_tier(folder: Path):

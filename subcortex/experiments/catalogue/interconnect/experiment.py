@@ -58,10 +58,14 @@ ARMS = (
 #: Tokens of a short and a long question, of an answer alone, and of both under load.
 SHORT_TOKENS, LONG_TOKENS, ANSWER_TOKENS, LOAD_TOKENS = 32, 4000, 64, 128
 CONCURRENCIES = (1, 16, 64)
-REPEATS, WINDOW_S = 4, 1.0
+REPEATS = 4
+#: Of one request, and of several at once: too few of their steps fall into a second for a steady figure (with
+#: 64 at once windows of 1 s differed by a tenth).
+WINDOW_S, CROWD_WINDOW_S = 1.0, 3.0
 #: Blocks of six passes and five boots; after the first only where time is left for one more.
 MOST_BLOCKS = 3
-_MEASURING_S = 35.0
+#: Of a pass, beside its windows: requests alone, settling, and the engine's end.
+_BESIDE_S = 23.0
 _SPARE_TOKENS, _LONGER = 8, 1.2
 #: To stop an engine in, and to reckon.
 _SPARE_S = 10.0
@@ -77,6 +81,7 @@ class Interconnect(Experiment):
     name: ClassVar[str] = "interconnect"
     question: ClassVar[str] = "How much slower is tensor parallelism without the direct path between GPUs?"
     kinds: ClassVar[frozenset[str]] = frozenset({"interconnect"})
+    method: ClassVar[int] = 2
 
     def why_not(self, scene: Scene) -> str | None:
         """Return why there is nothing to compare."""
@@ -94,7 +99,8 @@ class Interconnect(Experiment):
 
     def _inquiry(self, scene: Scene, tier: VllmTier) -> Inquiry:
         gpus, size = gpus_of(scene, tier), tier.tensor_parallel_size
-        boots = 2 * len(ARMS) - 1
+        boots, passes = 2 * len(ARMS) - 1, 2 * len(ARMS)
+        pass_s = _BESIDE_S + REPEATS * sum(map(window_s, CONCURRENCIES))
         return Inquiry(
             experiment=self.name,
             subject=tier.name,
@@ -108,7 +114,7 @@ class Interconnect(Experiment):
             prior=_PRIOR,
             noise=NOISES["served"],
             worth=1.0,
-            minutes=(boots * boot_s(scene, tier, None) + 2 * len(ARMS) * _MEASURING_S) / 60,
+            minutes=(boots * boot_s(scene, tier, None) + passes * pass_s) / 60,
             needs=Needs(gpus=len(gpus)),
             after=frozenset({"peer_trust"}),
             depends_on=certificate(
@@ -155,6 +161,11 @@ def _tiers(scene: Scene) -> list[VllmTier]:
         for tier in vllm_tiers(scene)
         if tier.tensor_parallel_size >= 2 and len(gpus_of(scene, tier)) >= tier.tensor_parallel_size
     ]
+
+
+def window_s(concurrency: int) -> float:
+    """Return how long a window with so many requests at once is, seconds."""
+    return WINDOW_S if concurrency == 1 else CROWD_WINDOW_S
 
 
 def long_tokens(tier: VllmTier) -> int:
@@ -255,8 +266,9 @@ class _Pass:
                     if self._done(f"tok_s_{size}") < REPEATS:
                         await load.keep(size)
                     for repeat in range(self._done(f"tok_s_{size}"), REPEATS):
-                        window = await load.window(WINDOW_S)
-                        self._keep(f"tok_s_{size}", window.tok_s, "tokens/s", repeat, concurrency=size)
+                        window = await load.window(window_s(size))
+                        facts = {"concurrency": size, "seconds": window.seconds}
+                        self._keep(f"tok_s_{size}", window.tok_s, "tokens/s", repeat, **facts)
 
     @property
     def _load_tokens(self) -> int:
