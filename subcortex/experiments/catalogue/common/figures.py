@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 
-from subcortex.experiments.statistics import Estimate, median_of
+from subcortex.experiments.statistics import Estimate, Interval, median_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,24 @@ def median(values: Sequence[float]) -> Median | None:
 
 def of_estimate(found: Estimate) -> Median:
     """Return an estimate of what cannot be below zero."""
-    low, high = found.interval.low, found.interval.high
-    if not (isfinite(low) and isfinite(high)):
-        return Median(found.median, None, None, found.n)
-    return Median(found.median, max(0.0, low), high, found.n)
+    low, high = ends(found.interval)
+    return Median(found.median, None if low is None else max(0.0, low), high, found.n)
+
+
+def ends(interval: Interval, *, over: float = -inf) -> tuple[float, float] | tuple[None, None]:
+    """Return an interval's ends; neither where samples bound nothing.
+
+    Args:
+        interval: Of a median or a verdict.
+        over: Both have to lie above it: those of ratios above 0.
+    """
+    low, high = interval.low, interval.high
+    return (low, high) if isfinite(low) and isfinite(high) and low > over else (None, None)
+
+
+def from_to(low: float | None, high: float | None) -> str:
+    """Return an interval behind its figure, in words: `` (1.2 to 1.4)``; nothing where there is none."""
+    return "" if low is None or high is None else f" ({written(low)} to {written(high)})"
 
 
 def written(value: float) -> str:

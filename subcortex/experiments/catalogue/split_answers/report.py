@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import sqrt
 from statistics import NormalDist, fmean, median
 
-from subcortex.experiments.catalogue.common.figures import written
+from subcortex.experiments.catalogue.common.figures import ends, written
 from subcortex.experiments.experiment import Answer, Chart, Line, Report
 from subcortex.experiments.laboratory.lab import Reading
 from subcortex.experiments.laboratory.next_tokens import best, divergence
@@ -110,7 +110,7 @@ def report(found: Sequence[Place], *, a: str, b: str, model: str, tier: str) -> 
         "same_top": same / pairs,
         "same_top_floor": same_floor / pairs,
     }
-    bounded = isfinite(told.interval.low) and isfinite(told.interval.high)
+    low, high = ends(told.interval)
     answers = (
         Answer(
             quantity="divergence",
@@ -123,8 +123,8 @@ def report(found: Sequence[Place], *, a: str, b: str, model: str, tier: str) -> 
                 f"the same twice by {written(median(floor))} (at most {written(floor[-1])}): it {words}."
             ),
             value=told.estimate,
-            low=told.interval.low if bounded else None,
-            high=told.interval.high if bounded else None,
+            low=low,
+            high=high,
             n=n,
             level=told.interval.level,
             series=SPLIT,

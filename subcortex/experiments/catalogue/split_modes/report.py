@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import hypot, isfinite
+from math import hypot
 from statistics import NormalDist, fmean, median
 from typing import Any
 
-from subcortex.experiments.catalogue.common.figures import Median, written
+from subcortex.experiments.catalogue.common.figures import Median, ends, from_to, written
 from subcortex.experiments.catalogue.common.figures import median as median_with_interval
 from subcortex.experiments.catalogue.split_modes.arms import NO_SPLIT, SplitArm, is_forward, without_places
 from subcortex.experiments.experiment import Answer, Chart, Line, Outcome, Report
@@ -162,10 +162,9 @@ def _ratio(one: Measured, none: Measured, about: str, tier: str) -> Answer | Non
     if told.n < 2 and one.arm.name.endswith("reversed"):
         # One pass bounds nothing; its speed is among what was noticed.
         return None
-    bounded = isfinite(told.interval.high) and told.interval.low > 0
+    low, high = ends(told.interval, over=0.0)
     assert one.generation is not None
     assert none.generation is not None
-    interval = f" ({written(told.interval.low)} to {written(told.interval.high)})" if bounded else ""
     return Answer(
         quantity="speed_ratio",
         about=about,
@@ -173,12 +172,12 @@ def _ratio(one: Measured, none: Measured, about: str, tier: str) -> Answer | Non
         outcome=told.kind,
         statement=(
             f"Split by {one.arm.name}, {about.partition(',')[0]} generates at {written(told.estimate)} times"
-            f"{interval} the speed of one GPU: {one.generation.said('tokens/s')} against "
+            f"{from_to(low, high)} the speed of one GPU: {one.generation.said('tokens/s')} against "
             f"{none.generation.said('tokens/s')}."
         ),
         value=told.estimate,
-        low=told.interval.low if bounded else None,
-        high=told.interval.high if bounded else None,
+        low=low,
+        high=high,
         n=told.n,
         level=told.interval.level,
         series=GENERATION,

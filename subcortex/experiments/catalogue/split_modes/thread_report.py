@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from math import inf, isfinite
+from math import inf
 from statistics import fmean, median
 from typing import Any
 
-from subcortex.experiments.catalogue.common.figures import Median, written
+from subcortex.experiments.catalogue.common.figures import Median, ends, from_to, written
 from subcortex.experiments.catalogue.common.figures import median as median_with_interval
 from subcortex.experiments.experiment import Answer, Chart, Line, Report
 from subcortex.experiments.laboratory.lab import Reading, as_sample
@@ -87,10 +87,7 @@ def thread_report(
     told = against(readings, rival, best)
     speeds = {n: found for n in counts if (found := _speed(readings, GENERATION, n)) is not None}
     prompts = {n: found for n in counts if (found := _speed(readings, PROMPT, n)) is not None}
-    bounded = isfinite(told.interval.high) and told.interval.low > 0
-    by = f"{written(told.estimate)} times" + (
-        f" ({written(told.interval.low)} to {written(told.interval.high)})" if bounded else ""
-    )
+    by = f"{written(told.estimate)} times{from_to(*ends(told.interval, over=0.0))}"
     words = {
         "different": "they differ",
         "alike": "they are alike",
@@ -172,7 +169,7 @@ def _batch(readings: Sequence[Reading], model: str, tier: str) -> list[Answer]:
     if not pairs.a:
         return []
     told = verdict(pairs.a, pairs.b, within=WITHIN, as_ratio=True)
-    bounded = isfinite(told.interval.high) and told.interval.low > 0
+    low, high = ends(told.interval, over=0.0)
     each = ", ".join(f"{written(table[n])} tokens/s with {n}" for n in sizes)
     return [
         Answer(
@@ -182,8 +179,8 @@ def _batch(readings: Sequence[Reading], model: str, tier: str) -> list[Answer]:
             outcome=told.kind,
             statement=f"Sequences at once on {model}: {each}: {written(told.estimate)} times one.",
             value=told.estimate,
-            low=told.interval.low if bounded else None,
-            high=told.interval.high if bounded else None,
+            low=low,
+            high=high,
             n=told.n,
             level=told.interval.level,
             series=BATCH,
