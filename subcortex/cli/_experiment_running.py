@@ -82,7 +82,7 @@ def run(
     found = client.run_experiments(names, subject=subject, minutes=minutes, again=again)
     with Diary.open(config.database_path, durability=config.journal.durability) as diary:
         if wait:
-            found = [_shown(diary, client, one, quietly=as_json) for one in found]
+            found = [_shown(config, diary, client, one, quietly=as_json) for one in found]
         if as_json:
             _output.print_json([view.run_json(one, diary, raw=False) for one in found])
         elif not found:
@@ -96,6 +96,13 @@ def run(
 def exit_code(run: RunRecord) -> int:
     """Return what a run makes the command exit with."""
     return {"failed": EngineFailed.exit_code, "cancelled": Cancelled.exit_code}.get(run.state, 0)
+
+
+def run_lines(runs: Sequence[RunRecord]) -> list[str]:
+    """Return runs that are not over as the lines of a table."""
+    width = max(_output.terminal_columns() - 50, 24)
+    rows = [[one.id[:16], _name(one), _output.clipped(_how_far(one, None), width)] for one in runs]
+    return _output.table(("RUN", "EXPERIMENT", "STATE"), rows)
 
 
 def cancel(config: Config, run_id: str) -> RunRecord:
@@ -117,8 +124,8 @@ def cancel(config: Config, run_id: str) -> RunRecord:
             return experiments.cancelled(diary, whole)
 
 
-def _shown(diary: Diary, client: Client, asked: RunRecord, *, quietly: bool) -> RunRecord:
-    """Watch a run until it is over, and show it."""
+def _shown(config: Config, diary: Diary, client: Client, asked: RunRecord, *, quietly: bool) -> RunRecord:
+    """Watch a run until it is over, and show it; its charts are also written as pictures."""
     from subcortex.journal.diary import experiments
 
     known = asked.state in _OVER
@@ -132,6 +139,7 @@ def _shown(diary: Diary, client: Client, asked: RunRecord, *, quietly: bool) -> 
     # What followed from it was written after the last that the daemon told.
     over = experiments.run(diary, over.id)
     view.show(over, diary)
+    view.keep_pictures(config, over)
     _output.say()
     return over
 
@@ -175,10 +183,10 @@ def _name(run: RunRecord) -> str:
 
 def _how_far(run: RunRecord, waits: str | None) -> str:
     if run.state == "queued":
-        return f"waits{f', since {waits}' if waits else ' for the machine'}"
+        return f"waits: {waits}" if waits else "waits for the machine"
     if run.state == "yielded":
         why = waits or str((run.error or {}).get("message") or "")
-        return f"gave way{f', since {why}' if why else ''}; it goes on later"
+        return f"gave way{f': {why}' if why else ''}; it goes on by itself"
     if run.state == "measured":
         return "measured; its answers are written down"
     return view.progress_line(run)

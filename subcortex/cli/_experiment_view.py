@@ -232,6 +232,21 @@ def write_pictures(charts: Sequence[Chart], file: Path) -> list[Path]:
     return written
 
 
+def keep_pictures(config: Config, run: RunRecord) -> None:
+    """Write a run's charts beside the journal and say where; that they cannot be is a word, no error."""
+    report = report_of(run)
+    if report is None or not report.charts:
+        return
+    try:
+        written = write_pictures(report.charts, picture_file(config, run))
+    except InvalidRequest as error:
+        # They were asked for on the screen alone.
+        _output.note(error.message)
+        return
+    for path in written:
+        _output.note(f"as a picture: {path}")
+
+
 def _state(run: RunRecord) -> str:
     if run.state == "running":
         return f"running: {progress_line(run)}"

@@ -22,7 +22,11 @@ def config_command() -> None:
 @common_options
 def _check_command(config_file: Path | None, as_json: bool) -> None:
     """Check the file and the SUBCORTEX_ variables, and name every unknown or wrong key."""
+    from subcortex.mind.experimenting.windows import checked
+
     config = load_config(config_file)
+    # A daemon would not start with a window that is none.
+    checked(config.experiments.windows)
     if as_json:
         names = [tier.name for tier in config.tiers]
         _output.print_json({"valid": True, "file": str(config.source), "tiers": names})

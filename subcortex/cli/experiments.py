@@ -16,7 +16,7 @@ from subcortex.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from subcortex.config import Config
-    from subcortex.experiments.experiment import Chart
+    from subcortex.journal.diary import Diary
     from subcortex.journal.diary.experiment_records import RunRecord
     from subcortex.mind.experimenting.choosing import Proposal
 
@@ -148,7 +148,7 @@ def _run_command(
 
 
 @experiments_command.command("show")
-@click.argument("run_id", metavar="ID")
+@click.argument("run_id", metavar="[ID]", required=False)
 @click.option(
     "--svg",
     "svg_file",
@@ -159,11 +159,12 @@ def _run_command(
 @click.option("--raw", is_flag=True, help="With --json, every raw sample as well.")
 @common_options
 def _show_command(
-    config_file: Path | None, as_json: bool, run_id: str, svg_file: Path | None, raw: bool
+    config_file: Path | None, as_json: bool, run_id: str | None, svg_file: Path | None, raw: bool
 ) -> None:
     """Show one run: the question, what was believed and what came, how it was found out, its charts.
 
-    Charts are drawn on the terminal and written as SVG. The beginning of the ID is enough.
+    Without an ID, the latest. Of an ID its beginning is enough, if no other begins so. Charts are drawn on
+    the terminal and written as SVG.
     """
     from subcortex.cli import _experiment_view as view
     from subcortex.journal.diary import experiments
@@ -173,17 +174,25 @@ def _show_command(
     config = load_config(config_file)
     with diary_of(config) as diary:
         if diary is None:
-            raise nothing("run", run_id)
-        run = experiments.run(diary, run_id)
+            raise nothing("run", run_id) if run_id is not None else _no_runs()
+        run = experiments.run(diary, run_id) if run_id is not None else _latest(diary)
         report = view.report_of(run)
         charts = report.charts if report else ()
+        if svg_file is not None and not charts:
+            raise InvalidRequest(
+                f"the run {run.id[:16]} has no chart", hint="Only what was measured has.", param="svg"
+            )
         if as_json:
             if svg_file is not None:
                 view.write_pictures(charts, svg_file)
             _output.print_json(view.run_json(run, diary, raw=raw))
             return
         view.show(run, diary)
-    _pictures(config, run, charts, svg_file)
+    if svg_file is None:
+        view.keep_pictures(config, run)
+        return
+    for path in view.write_pictures(charts, svg_file):
+        _output.note(f"as a picture: {path}")
 
 
 @experiments_command.command("schedule")
@@ -288,22 +297,16 @@ def _proposals(config: Config) -> list[Proposal]:
         return [one for one in choose(config, diary, scene_of(config)) if one.remembered is None]
 
 
-def _pictures(config: Config, run: RunRecord, charts: tuple[Chart, ...], file: Path | None) -> None:
-    from subcortex.cli import _experiment_view as view
+def _latest(diary: Diary) -> RunRecord:
+    from subcortex.journal.diary import experiments
 
-    if not charts:
-        if file is not None:
-            raise InvalidRequest(
-                f"the run {run.id[:16]} has no chart", hint="Only what was measured has.", param="svg"
-            )
-        return
-    try:
-        written = view.write_pictures(charts, file or view.picture_file(config, run))
-    except InvalidRequest as error:
-        if file is not None:
-            raise
-        # It was asked for on the screen alone.
-        _output.note(error.message)
-        return
-    for path in written:
-        _output.note(f"as a picture: {path}")
+    found = experiments.runs(diary, limit=1)
+    if not found:
+        raise _no_runs()
+    return found[0]
+
+
+def _no_runs() -> InvalidRequest:
+    return InvalidRequest(
+        "there are no runs yet", hint="`subcortex experiments next` offers some.", param="id"
+    )

@@ -247,3 +247,10 @@ def ps_command(config_file: Path | None, as_json: bool, watching: bool) -> None:
     for line, style in styled_lines(status):
         warning = style == WARNING
         _output.say(_output.style(line, sys.stdout, fg="yellow", bold=True) if warning else line)
+    runs = client.open_experiments()
+    if runs:
+        from subcortex.cli._experiment_running import run_lines
+
+        _output.say()
+        for line in run_lines(runs):
+            _output.say(line)

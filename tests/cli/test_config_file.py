@@ -130,6 +130,14 @@ def test_check_names_each_mistake_and_what_to_write(folder):
     assert "'threads'" in problems[1]["hint"]
 
 
+def test_check_names_a_window_that_is_no_line_of_cron(tmp_path):
+    file = write_config(tmp_path)
+    file.write_text(f'{file.read_text()}\n[experiments]\nwindows = ["61 * * * *"]\n')
+    result = invoke("config", "check", "--config", file)
+    assert result.exit_code == 3
+    assert "experiments.windows: '61 * * * *' is no line of cron" in result.stderr
+
+
 def test_check_of_a_good_file_is_0(folder):
     done = json.loads(invoke("config", "check", "--json", "--config", write_config(folder)).stdout)
 

@@ -174,6 +174,16 @@ def test_a_run_is_shown_whole_with_prior_answer_surprise_and_chart(file, runs):
     assert "GPU-minutes" not in text
 
 
+def test_without_an_id_the_latest_is_shown(file, runs):
+    assert said("experiments", "show", "--config", file)["id"] == runs["waiting"].id
+
+
+def test_where_there_are_no_runs_the_latest_is_none(file):
+    refused = invoke("experiments", "show", "--config", file)
+    assert refused.exit_code == 4
+    assert "experiments next" in refused.stderr
+
+
 def test_pictures_lie_beside_the_journal_or_where_they_are_wanted(file, runs, tmp_path):
     result = invoke("experiments", "show", runs["settled"].id, "--config", file)
     paths = [Path(line.partition(": ")[2]) for line in result.stderr.splitlines() if ".svg" in line]

@@ -35,6 +35,10 @@ def test_a_run_is_asked_watched_shown_and_known_the_next_time(file):
     assert "idle_and_swap of fast: waits" in done.stderr
     assert "state      settled\n" in done.stdout
     assert "fast: host memory by state\n" in done.stdout
+    picture = Path(
+        next(line for line in done.stderr.splitlines() if line.endswith(".svg")).partition(": ")[2]
+    )
+    assert picture.read_text().startswith("<svg")
     [listed] = json.loads(invoke("experiments", "--json", "--config", file).stdout)
     assert listed["asked_by"] == "person"
     session = invoke("sessions", "show", listed["session_id"], "--config", file)
@@ -50,6 +54,7 @@ def test_a_run_is_asked_watched_shown_and_known_the_next_time(file):
         invoke("experiments", "run", "saturation", "--no-wait", "--json", "--config", file).stdout
     )
     assert (waiting["subject"], waiting["state"]) == ("deep", "queued")
+    assert f"\n{waiting['id'][:16]}  saturation of deep  " in invoke("ps", "--config", file).stdout
     assert invoke("experiments", "cancel", waiting["id"], "--config", file).exit_code == 0
     with Diary.open(load(file, {}).database_path) as diary:
         assert experiments.run(diary, waiting["id"]).state == "cancelled"
@@ -173,8 +178,8 @@ def test_how_far_it_is_is_told_when_that_changes(file, told):
     result = invoke("experiments", "run", "saturation", "--config", file)
     lines = [line.partition(": ")[2] for line in result.stderr.splitlines() if line.startswith("saturation")]
     assert lines == [
-        "waits, since thoughts are under way",
+        "waits: thoughts are under way",
         "50% ladder at 4",
-        "gave way, since a thought came; it goes on later",
+        "gave way: a thought came; it goes on by itself",
         "50% ladder at 4",
     ]

@@ -114,7 +114,8 @@ def axis(
         if zero or 0 <= low < _FROM_ZERO * high:
             low, high = min(low, 0.0), max(high, 0.0)
         low, high = _apart(low, high, log=False)
-        ticks = _linear_ticks(low, high, most_ticks)
+        whole = bool(values) and all(float(value).is_integer() for value in values)
+        ticks = _linear_ticks(low, high, most_ticks, least=1.0 if whole else 0.0)
         low, high = min(low, ticks[0]), max(high, ticks[-1])
     return Axis(low, high, log, tuple(ticks), tuple(_labels(ticks, unit)))
 
@@ -186,11 +187,12 @@ def _apart(low: float, high: float, *, log: bool) -> tuple[float, float]:
     return max(low - pad, -_MOST), min(high + pad, _MOST)
 
 
-def _linear_ticks(low: float, high: float, most: int) -> list[float]:
+def _linear_ticks(low: float, high: float, most: int, *, least: float) -> list[float]:
+    """Return ticks at least so far apart: between one thread and two there is none."""
     distance = high / 2 - low / 2
     size = 10.0 ** min(max(floor(log10(distance)), -300), 307)
     for step in (size * factor * share for share in (0.1, 1.0, 10.0) for factor in _STEPS):
-        if not isfinite(step) or step == 0:
+        if not isfinite(step) or step == 0 or step < least:
             continue
         first, last = floor(low / step), ceil(high / step)
         ticks = [one * step for one in range(first, last + 1)] if last - first < most else []

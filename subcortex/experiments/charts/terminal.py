@@ -22,6 +22,7 @@ from subcortex.experiments.experiment import Chart
 
 _LEAST_WIDTH, _LEAST_HEIGHT = 24, 4
 _TICK_WIDTH = 9
+_LEAST_BAR = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,9 @@ def _bars(chart: Chart, width: int, letters: _Letters) -> Iterator[str]:
     ]
     names = [f"{name}, {label}" if label and len(lines) > 1 else name for name, label, _ in rows]
     figures = [_figures(point) for _, _, point in rows]
+    if width - max(map(_width, figures)) < 2 * _LEAST_BAR + 3:
+        # Narrow: a bar says more than the ends of its interval.
+        figures = [figure(point.y) for _, _, point in rows]
     room = max(map(_width, figures))
     margin = min(max(map(_width, names)), max((width - room) // 2, 8))
     columns = max(width - margin - room - 3, 4)

@@ -66,7 +66,7 @@ def engine(package: str) -> dict[str, Any]:
     if not version:
         with suppress(metadata.PackageNotFoundError):
             version = metadata.version(package)
-    words = f"{package} {version} imports in {seconds:.1f} s"
+    words = f"{package} {version} imports in {seconds:.2g} s"
     return {"ok": True, "words": words, "version": version, "seconds": seconds}
 
 

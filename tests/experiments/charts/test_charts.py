@@ -166,6 +166,7 @@ def test_a_picture_is_told_in_words():
 @pytest.mark.parametrize(
     ("values", "options", "labels"),
     [
+        ([1.0, 2.0], {}, ("0", "1", "2")),
         ([0.0, 9.0], {}, ("0", "2", "4", "6", "8", "10")),
         ([1.0, 2.0, 4.0, 8.0], {"log": True}, ("1", "2", "4", "8")),
         ([1.0, 1000.0], {"log": True}, ("1", "3", "10", "30", "100", "300", "1000")),
@@ -180,6 +181,16 @@ def test_a_picture_is_told_in_words():
 )
 def test_ticks_are_round(values, options, labels):
     assert axis(values, most_ticks=7 if options.get("log") else 6, **options).labels == labels
+
+
+def test_a_narrow_terminal_has_bars_rather_than_their_intervals():
+    chart = Chart(
+        "Held", "", "s", (Line("", ((0, 1.0, 0.9123, 1.1),)),), kind="bars", categories=("warm start",)
+    )
+    wide, narrow = lines_of(chart, 60)[-1], lines_of(chart, 40)[-1]
+    assert wide.endswith("1 (0.9123 to 1.1)")
+    assert narrow.startswith("warm start ███████")
+    assert narrow.endswith("  1")
 
 
 @pytest.mark.parametrize(
