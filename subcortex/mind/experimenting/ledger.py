@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import inf
 from typing import Any, TypeVar
 
@@ -72,6 +72,24 @@ class Ledger:
         """Return the runs that are not over, in the order that they were asked for."""
         return await self.do(lambda diary: experiments.runs(diary, states=OPEN_STATES))
 
+    async def runs(self, ids: Collection[str]) -> list[RunRecord]:
+        """Return runs by their whole ids, sorted by them."""
+        return await self.do(lambda diary: [experiments.run(diary, one) for one in sorted(ids)])
+
+    async def cancel(self, run_id: str) -> tuple[RunRecord, RunRecord]:
+        """Give a run up, by its id or a beginning of it; return it as it was and as it is.
+
+        Raises:
+            InvalidRequest: There is no such run, or it is over already.
+        """
+
+        def put(diary: Diary) -> tuple[RunRecord, RunRecord]:
+            with diary.transaction():
+                before = experiments.run(diary, run_id)
+                return before, experiments.cancelled(diary, before.id)
+
+        return await self.do(put)
+
     async def yielded(self, run: RunRecord, why: str) -> None:
         """Have a run that was at work go on later; one that was cancelled meanwhile stays so."""
         with contextlib.suppress(InvalidRequest):
@@ -128,3 +146,11 @@ class Ledger:
             self._closed = True
             if self._diary is not None:
                 self._diary.close()
+
+
+def follow_run(diary: Diary, config: Config, run_id: str) -> Any:
+    """Have everything follow from a measured run; see ``following.follow``."""
+    # Imported here: it brings all experiments with it.
+    from subcortex.mind.experimenting.following import follow
+
+    return follow(diary, config, run_id)

@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
 from math import inf
-from typing import Any
 
 import structlog
 
@@ -20,11 +19,10 @@ from subcortex.config import Config
 from subcortex.errors import EngineFailed, SubcortexError
 from subcortex.fleet import Fleet
 from subcortex.journal import processes
-from subcortex.journal.diary import Diary, experiments
 from subcortex.journal.diary.experiment_records import OPEN_STATES, AskedBy, RunRecord
 from subcortex.mind.experimenting import refusals
 from subcortex.mind.experimenting.desk import Desk, spent_today
-from subcortex.mind.experimenting.ledger import Follow, Ledger
+from subcortex.mind.experimenting.ledger import Follow, Ledger, follow_run
 from subcortex.mind.experimenting.making_room import HOLDER, RoomMaker
 from subcortex.mind.experimenting.room import gpus_of
 from subcortex.mind.experimenting.shift import Pace, Shift
@@ -78,7 +76,7 @@ class Experimenting:
         #: Run → why it waits, in words.
         self.waits: dict[str, str] = {}
         self._turn = Turn()
-        self._ledger = Ledger(config, follow or _follow, self._clock)
+        self._ledger = Ledger(config, follow or follow_run, self._clock)
         self._desk = Desk(config, self._ledger)
         self._room = RoomMaker(fleet, self._ledger, self._turn, self.waits, self._clock, self._pace)
         self._task: asyncio.Task[None] | None = None
@@ -165,13 +163,7 @@ class Experimenting:
         Raises:
             InvalidRequest: There is no such run, or it is over already.
         """
-
-        def put(diary: Diary) -> tuple[RunRecord, RunRecord]:
-            with diary.transaction():
-                before = experiments.run(diary, run_id)
-                return before, experiments.cancelled(diary, before.id)
-
-        before, found = await self._ledger.do(put)
+        before, found = await self._ledger.cancel(run_id)
         shift = self._shift
         if shift is not None and before.state == "running" and before.id in shift.ids:
             self.make_way("a run was cancelled")
@@ -343,7 +335,7 @@ class Experimenting:
         """Look how far the runs have come, and whether somebody else wants their GPUs."""
         self.look_at_loans()
         now_s = self._clock.monotonic_s()
-        runs = await self._runs_of(shift)
+        runs = await self._ledger.runs(shift.ids)
         for run in runs:
             if run.state == "measured":
                 await self._ledger.follow_up(run)
@@ -373,7 +365,7 @@ class Experimenting:
 
     async def _account(self, shift: Shift, worker: Worker) -> None:
         """Write down what became of a worker's runs."""
-        runs = await self._runs_of(shift)
+        runs = await self._ledger.runs(shift.ids)
         for run in runs:
             if run.state != "running":
                 continue
@@ -385,10 +377,6 @@ class Experimenting:
         if shift.why is None and waiting and not any(shift.begun(run) for run in runs):
             # It did not come so far as to begin: nor would the next one.
             await self._ledger.fail(waiting[0], refusals.never_began(worker.log_tail()))
-
-    async def _runs_of(self, shift: Shift) -> list[RunRecord]:
-        ids = sorted(shift.ids)
-        return await self._ledger.do(lambda diary: [experiments.run(diary, one) for one in ids])
 
     async def _tick(self) -> None:
         """Have what is worth most run, if the machine is idle and the day's minutes are not spent."""
@@ -406,10 +394,3 @@ class Experimenting:
         else:
             if run is not None:
                 self._log.info("chosen", experiment=run.experiment, subject=run.subject, run=run.id)
-
-
-def _follow(diary: Diary, config: Config, run_id: str) -> Any:
-    # Imported here: it brings all experiments with it.
-    from subcortex.mind.experimenting.following import follow
-
-    return follow(diary, config, run_id)
