@@ -106,7 +106,7 @@ def check_same(experiment: Experiment, scene: Scene, inquiry: Inquiry, digest: s
 
 
 def check_gates(inquiry: Inquiry, done: Sequence[RunRecord]) -> None:
-    """See that what had to run before found nothing that forbids this.
+    """See that what had to run before found nothing that forbids this, and came to an end with it.
 
     Args:
         inquiry: ``after`` names what gates it.
@@ -118,7 +118,7 @@ def check_gates(inquiry: Inquiry, done: Sequence[RunRecord]) -> None:
     for name in sorted(inquiry.after):
         last = [run for run in done if run.experiment == name and run.expired_at is None][-1:]
         for answer in forms.report_from_json(last[0].report or {}).answers if last else ():
-            if answer.outcome == "failed":
+            if answer.outcome in ("failed", "inconclusive"):
                 raise InvalidRequest(
                     f"{name} forbids it: {answer.statement}",
                     hint=f"Mend that, then `subcortex experiments run {name} --again`.",
@@ -155,14 +155,15 @@ async def _done(experiment: Experiment, inquiry: Inquiry, lab: Lab, limit_s: flo
     if report is None and lab.metrics:
         # With samples and no time left it starts nothing, and tells what they come to.
         report = await _within(experiment, inquiry, lab, _TELLING_S) or Report(())
-        if not any(one.quantity == inquiry.quantity for one in report.answers):
-            report = replace(report, answers=(_unanswered(inquiry, lab), *report.answers))
     if report is None or not (report.answers or lab.metrics):
         raise DeadlineExceeded(
             f"{experiment.name} was not done within {limit_s:.3g} s, and nothing was measured",
             hint="Give it more minutes.",
         )
-    return report if report.answers else replace(report, answers=(_unanswered(inquiry, lab),))
+    answered = any(one.quantity == inquiry.quantity for one in report.answers)
+    if not report.answers or (not answered and lab.seconds_left <= 0):
+        return replace(report, answers=(_unanswered(inquiry, lab), *report.answers))
+    return report
 
 
 async def _within(experiment: Experiment, inquiry: Inquiry, lab: Lab, limit_s: float) -> Report | None:

@@ -89,7 +89,8 @@ class Board:
         memo: Digest → the run that answered it.
         under_way: Digests of runs that wait or run.
         failures: Digest → how often a run of it came to nothing.
-        wrong: Digests whose answer was that something is not as it must be: what comes after is forbidden.
+        wrong: Digests whose answer was that something is not as it must be, or may not be: what comes after
+            is forbidden.
     """
 
     gaps: Sequence[GapRecord] = ()
@@ -173,7 +174,7 @@ def seen(diary: Diary, keeper: DriveKeeper) -> Board:
 
 def _is_wrong(run: RunRecord) -> bool:
     answers = (run.report or {}).get("answers") or [{}]
-    return run.expired_at is None and answers[0].get("outcome") == "failed"
+    return run.expired_at is None and answers[0].get("outcome") in ("failed", "inconclusive")
 
 
 def proposals(scene: Scene, among: Iterable[Experiment], board: Board) -> list[Proposal]:

@@ -152,14 +152,14 @@ def readings_of(lines: Sequence[dict[str, Any]]) -> list[Reading]:
 
 def test_lost_copies_are_found_and_forbid_the_rest(tmp_path: Path) -> None:
     scene = on_two_h200(tmp_path)
-    words = ("--device", "cpu", "--scale", "small", "--repeats", "1", "--lose-after", str(2**20))
+    words = ("--device", "cpu", "--scale", "small", "--repeats", "2", "--lose-after", str(2**20))
     lines = probe_lines("peer_trust", *words)
-    assert [one["untouched_bytes"] for one in lines] == [0, 12, 0, 12]
+    assert [one["untouched_bytes"] for one in lines] == [0, 12, 0, 12] * 2
     lost = trust_report(scene, readings_of(lines))
-    answer, sent = lost.answers[0], 2 * (4096 + 2**20 + 12)
+    answer, sent = lost.answers[0], 4 * (4096 + 2**20 + 12)
     assert answer.outcome == "failed"
-    assert (answer.details["bytes"], answer.details["intact_bytes"]) == (sent, sent - 2 * 12)
-    assert f"Only {sent - 24} of {sent} bytes" in answer.statement
+    assert (answer.details["bytes"], answer.details["intact_bytes"]) == (sent, sent - 4 * 12)
+    assert f"Only {sent - 48} of {sent} bytes" in answer.statement
     assert "NVLink" in lost.noticed[0]
     whole = trust_report(scene, readings_of([one for one in lines if one["bytes"] == 4096]))
     assert (whole.answers[0].outcome, whole.answers[0].value) == ("passed", 100.0)

@@ -109,7 +109,8 @@ def test_what_is_known_is_only_told_to_who_asks(config, diary, scene):
     assert "known for this very machine" in told.why
 
 
-def test_peers_are_looked_at_first_and_forbid_what_follows(config, diary, scene):
+@pytest.mark.parametrize("outcome", ["failed", "inconclusive"])
+def test_peers_are_looked_at_first_and_forbid_what_follows(config, diary, scene, outcome):
     sound = inquiry(experiment="peers", quantity="intact", unit="", worth=0.01, minutes=0.2)
     gate, links = Named("peers", sound), Links(inquiry(after=frozenset({"peers"})))
     first, second = choose(config, diary, scene, among=[links, gate])
@@ -119,7 +120,7 @@ def test_peers_are_looked_at_first_and_forbid_what_follows(config, diary, scene)
     # Not applicable, it forbids nothing; wrong, it does.
     nowhere = Named("peers", why_not="there is one GPU")
     assert names(config, diary, scene, links, nowhere) == ["links"]
-    bad = answer(outcome="failed", quantity="intact", value=None, low=None, high=None)
+    bad = answer(outcome=outcome, quantity="intact", value=None, low=None, high=None)
     measured(diary, sound, Report((bad,)))
     assert names(config, diary, scene, links, gate) == []
 

@@ -87,6 +87,8 @@ class Collectives(Experiment):
         sizes = self.sizes if scene.on_gpus else self.cpu_sizes
         problems: list[str] = []
         while (first := report.whole_blocks(lab)) < BLOCKS * self.goes:
+            if lab.seconds_left <= 0 and lab.metrics:
+                break
             if first >= BLOCKS and (report.narrow(lab, sizes) or lab.seconds_left < _LIMIT_S / 10):
                 break
             try:

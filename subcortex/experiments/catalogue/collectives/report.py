@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from subcortex.experiments.catalogue.common.figures import Median, median, written
-from subcortex.experiments.experiment import Answer, Chart, Line, Report
+from subcortex.experiments.experiment import Answer, Chart, Line, Outcome, Report
 from subcortex.experiments.laboratory.lab import Lab, as_sample
 from subcortex.experiments.statistics import enough, kept, paired, verdict
 
@@ -84,10 +84,10 @@ def report(lab: Lab, about: str, ranks: int, sizes: Sequence[int], problems: Seq
         if one is not None
     ]
     if not answers:
+        outcome: Outcome = "failed" if problems else "inconclusive"
+        words = problems[0] if problems else "inconclusive; time was over before one had been timed"
         answers = [
-            Answer(
-                "bus_bandwidth", about, "GB/s", "failed", f"No collective ran between {ranks}: {problems[:1]}"
-            )
+            Answer("bus_bandwidth", about, "GB/s", outcome, f"No collective ran between {ranks}: {words}")
         ]
     return Report(tuple(answers), tuple(noticed), (), tuple(figures.charts(about)))
 

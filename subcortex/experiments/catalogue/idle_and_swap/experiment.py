@@ -146,7 +146,7 @@ class _Round:
         """
         lab = self.lab
         told = lab.readings("held", arm="idle")
-        if told and lab.seconds_left <= _LAST_S:
+        if lab.seconds_left <= (_LAST_S if told else 0) and lab.metrics:
             return
         await lab.cool()
         self.before = await settled(None, self.gpus)

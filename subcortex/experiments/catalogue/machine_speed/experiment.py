@@ -87,7 +87,7 @@ class MachineSpeed(Experiment):
         notes: list[str] = []
         for _ in range(self.goes):
             parts = report.wide(lab, self._parts(scene), REPEATS, REPEATS * self.goes, target)
-            if not parts:
+            if not parts or (lab.seconds_left <= 0 and lab.metrics):
                 break
             began_s = time.monotonic()
             try:

@@ -115,7 +115,7 @@ class Saturation(Experiment):
         seen = lab.readings("tok_s")
         end = await _ended(seen, _limits(lab, scale, most))
         lacking = end is None or len(lab.readings("tpot")) < scale.alone
-        if lacking and (not seen or lab.seconds_left > _SPARE_S):
+        if lacking and (not lab.metrics or lab.seconds_left > (_SPARE_S if seen else 0)):
             async with lab.engine(tier) as served:
                 endpoint = await Endpoint.of(served)
                 pool = served.figures.kv_tokens if served.figures else None

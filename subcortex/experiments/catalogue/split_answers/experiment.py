@@ -138,7 +138,7 @@ class SplitAnswers(Experiment):
         for place, arm in enumerate(arms):
             if all(_missing(lab, arm, turn) == [] for turn in TURNS):
                 continue
-            if lab.seconds_left <= 0 and places(lab.readings(NEXT), arms[0].name, arms[1].name):
+            if lab.seconds_left <= 0 and lab.metrics:
                 break
             lab.say(f"{tier.name} with {arm.name}", place / len(arms))
             try:
@@ -149,6 +149,8 @@ class SplitAnswers(Experiment):
                 return _failed(arm, about(tier), tier.name, error)
         a, b = arms[0].name, arms[1].name
         found = places(lab.readings(NEXT), a, b)
+        if not found:
+            return _unasked(about(tier), tier.name, a, b)
         kept = {one.block for one in lab.readings(SPLIT)}
         for one in found:
             if one.prompt not in kept:
@@ -169,6 +171,24 @@ def _missing(lab: Lab, arm: Arm, turn: int) -> list[int]:
     """Return the beginnings that an arm has yet to be asked for."""
     done = {one.block for one in lab.readings(NEXT, arm=arm.name, turn=turn)}
     return [prompt for prompt in range(len(BEGINNINGS)) if prompt not in done]
+
+
+def _unasked(model: str, tier: str, a: str, b: str) -> Report:
+    """Return that time was over before both arms had been asked for one beginning twice."""
+    words = f"time was over before {a} and {b} had both been asked for one beginning twice"
+    return Report(
+        (
+            Answer(
+                quantity="divergence",
+                about=model,
+                unit="nats",
+                outcome="inconclusive",
+                statement=f"{model}: inconclusive; {words}",
+                tier=tier,
+                gap_kind="split_answers",
+            ),
+        )
+    )
 
 
 def _failed(arm: Arm, model: str, tier: str, error: SubcortexError) -> Report:

@@ -123,13 +123,11 @@ def split_report(
     if (best := _best(found, configured)) is not None:
         answers.append(_better(best, found, model, tier, configured))
     if not answers:
-        words = none.refused or "nothing was measured"
-        answers = [
-            Answer(
-                "speed_ratio", model, "x", "failed", f"{model} does not run here at all: {words}",
-                tier=tier, gap_kind="split_modes",
-            )
-        ]  # fmt: skip
+        outcome: Outcome = "failed" if none.refused else "inconclusive"
+        words = f"{model} does not run here at all: {none.refused}"
+        if not none.refused:
+            words = f"{model}: inconclusive; time was over before it had been measured without a split"
+        answers = [Answer("speed_ratio", model, "x", outcome, words, tier=tier, gap_kind="split_modes")]
     told = [_line(one, none) for one in found]
     return Report(
         tuple(answers), (*noticed, *(one for one in told if one)), _gaps(found), _charts(found, model)

@@ -47,6 +47,8 @@ async def sweep(lab: Lab, tier: LlamaCppTier, counts: list[int], now: int) -> No
     """
     visit_s = 0.0
     for block in range(BLOCKS_MOST):
+        if lab.seconds_left <= 0 and lab.readings(GENERATION):
+            return
         chosen = contenders(lab.readings(GENERATION), counts, now) if block else counts
         if block >= BLOCKS_LEAST and _settled(lab, chosen, now):
             return
@@ -72,7 +74,7 @@ async def sweep_batches(lab: Lab, tier: LlamaCppTier, threads: int) -> None:
     for block, turn in ((block, turn) for block in range(_BATCH_BLOCKS) for turn in (1, 2)):
         if all(lab.done(BATCH, arm=batch_arm(n), block=block) >= turn for n in SEQUENCES):
             continue
-        if lab.seconds_left < took_s:
+        if lab.seconds_left <= took_s:
             return
         began_s = time.monotonic()
         lab.say(f"{SEQUENCES[-1]} sequences at once, block {block + 1}")
@@ -106,7 +108,7 @@ async def _visit(lab: Lab, tier: LlamaCppTier, threads: int, arm: str, block: in
             prompt_tokens=PROMPT_TOKENS,
             generated_tokens=GENERATED_TOKENS,
             repetitions=VISIT,
-            limit_s=max(1.0, min(_TOOL_LIMIT_S, lab.seconds_left)),
+            limit_s=_TOOL_LIMIT_S,
             env=_NO_GPU,
         )
         pairs = list(zip(prompt.tokens_per_s, generation.tokens_per_s, strict=True))
@@ -157,7 +159,7 @@ async def _batches_by_tool(lab: Lab, tier: LlamaCppTier, threads: int) -> dict[i
         prompt_tokens=_BATCH_PROMPT_TOKENS,
         generated_tokens=GENERATED_TOKENS,
         sequences=SEQUENCES,
-        limit_s=max(1.0, min(_TOOL_LIMIT_S, lab.seconds_left)),
+        limit_s=_TOOL_LIMIT_S,
         env=_NO_GPU,
     )
     return {one.sequences: one.generated_tokens_per_s for one in found}

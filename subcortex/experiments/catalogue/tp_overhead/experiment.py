@@ -147,6 +147,9 @@ async def _boots(lab: Lab, chosen: _Chosen, noticed: list[str]) -> None:
         if len(lab.readings("mib taken", arm=arm)) > place // 2:
             continue
         both = all(lab.readings("mib taken", arm=one) for one in _ARMS)
+        if not both and lab.seconds_left <= 0 and lab.metrics:
+            noticed.append(f"Time was over before a boot at TP={_ARMS[arm]} had been measured.")
+            return
         if both and arm != last and lab.seconds_left < 1.3 * longest_s + 10:
             noticed.append(f"Time was left for one boot at TP={_ARMS[arm]} only.")
             return

@@ -71,15 +71,15 @@ def _overhead(
 ) -> Answer:
     said, more = _said(boots), differences(one, two)
     if "rest" not in more:
+        why = "the engine's log or the driver did not say what it held"
+        if not (one and two):
+            why = "time was over before both had been measured"
         return Answer(
             quantity="overhead",
             about=about(tier),
             unit="MiB",
             outcome="inconclusive",
-            statement=(
-                f"What TP=2 adds to the memory of {about(tier)} cannot be told: the engine's log or the "
-                f"driver did not say what it held ({said})."
-            ),
+            statement=f"What TP=2 adds to the memory of {about(tier)} cannot be told: {why} ({said}).",
             n=n,
             tier=tier.name,
             gap_kind="tp_overhead",
