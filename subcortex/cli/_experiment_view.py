@@ -38,19 +38,13 @@ _MARKS = {
 
 def table(runs: Sequence[RunRecord]) -> list[str]:
     """Return runs as the lines of a table."""
-    width = max(_output.terminal_columns() - 75, 24)
-    rows = [
-        [
-            run.id[:16],
-            when(run.at),
-            run.state,
-            run.experiment,
-            run.subject,
-            _output.clipped(_output.inert(in_a_line(run)), width),
-        ]
-        for run in runs
-    ]
-    return _output.table(("ID", "ASKED", "STATE", "EXPERIMENT", "SUBJECT", "ANSWER"), rows)
+    rows = [[run.id[:16], when(run.at), run.state, run.experiment, run.subject] for run in runs]
+    header = ["ID", "ASKED", "STATE", "EXPERIMENT", "SUBJECT"]
+    taken = max(map(len, _output.table(header, rows))) + 2
+    width = max(_output.terminal_columns() - taken, 24)
+    answers = [_output.clipped(_output.inert(in_a_line(run)), width) for run in runs]
+    whole = [[*row, answer] for row, answer in zip(rows, answers, strict=True)]
+    return _output.table((*header, "ANSWER"), whole)
 
 
 def in_a_line(run: RunRecord) -> str:

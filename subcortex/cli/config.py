@@ -49,7 +49,7 @@ def _schema_command(as_json: bool) -> None:
 @config_command.command("path")
 @common_options
 def _path_command(config_file: Path | None, as_json: bool) -> None:
-    """Print which file applies, and where everything lies because of it."""
+    """Print which file applies; with --json also where everything lies because of it."""
     from subcortex import config as configuration
 
     if not as_json:
