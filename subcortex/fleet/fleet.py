@@ -338,7 +338,7 @@ class Fleet:
             post.since_s = now_s
             if machine.comes_to_rest(before.state, post.life.state):
                 post.rested_s = now_s
-        if isinstance(event, machine.NoRoom):
+        if isinstance(event, machine.NoRoom) and before.state in machine.COMING:
             post.not_before_s = now_s + _NO_ROOM_PAUSE_S
         # Who becomes ready on a GPU that was lent meanwhile goes to rest before anybody is let in.
         post.gate.open = post.life.state is TierState.READY and not self._grounds.held_back(post)

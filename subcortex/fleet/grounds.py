@@ -10,10 +10,10 @@ import structlog
 
 from subcortex.clock import Clock
 from subcortex.fleet.post import Post
-from subcortex.fleet.room import Memory, Needs, Seen, missing
+from subcortex.fleet.room import Memory, Needs, Seen, missing, missing_to_sleep
 from subcortex.fleet.scene import HOST, Device
 from subcortex.fleet.yielding import Lending
-from subcortex.types import Rest
+from subcortex.types import Rest, TierState
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,12 @@ class Grounds:
         return self.lending.why(self.needs(post).gpus, self.clock.monotonic_s())
 
     def missing(self, post: Post, seen: Seen) -> Mapping[Device, float]:
-        """Return what is missing of each device for a tier to come up from where it rests, MiB."""
+        """Return what is missing of each device, MiB, for a tier to come up from where it rests.
+
+        Of one that is to fall asleep: for that.
+        """
+        if post.life.state is TierState.SLEEPING and post.life.rest is not None:
+            return missing_to_sleep(self.needs(post), post.life.rest, seen)
         return missing(self.needs(post), post.life.rest, seen)
 
     def pins_mib(self, post: Post) -> float:

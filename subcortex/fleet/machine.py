@@ -129,7 +129,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class NoRoom:
-    """The room that was to be there was not; nothing was begun."""
+    """The room that was to be there was not; nothing was begun. Who was to sleep in it is stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +227,8 @@ def step(life: Life, event: Event, now_s: float, max_restarts: int) -> Step:
         case NoRoom() if state in COMING:
             back = TierState.STOPPED if state is TierState.STARTING else TierState.ASLEEP
             return _to(life, back)
+        case NoRoom() if state is TierState.SLEEPING:
+            return _to(replace(life, rest=Rest.STOP), TierState.STOPPING, Effect.STOP)
         case Failed(error, crowded) if state in _ALIVE:
             return _failed(life, error, crowded, now_s, max_restarts)
         case Due() if state is TierState.BACKING_OFF:

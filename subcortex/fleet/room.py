@@ -45,9 +45,17 @@ class Seen:
 
 def missing(needs: Needs, rest: Rest | None, seen: Seen) -> dict[Device, float]:
     """Return what is missing of each device, MiB, for a tier to come up from a rest (None: from nothing)."""
-    held = needs.asleep.get(rest, {}) if rest else {}
+    return _lacking(needs.asleep.get(rest, {}) if rest else {}, needs.awake, seen)
+
+
+def missing_to_sleep(needs: Needs, rest: Rest, seen: Seen) -> dict[Device, float]:
+    """Return what is missing of each device, MiB, for a tier that is up to fall asleep."""
+    return _lacking(needs.awake, needs.asleep.get(rest, {}), seen)
+
+
+def _lacking(held: Room, wanted: Room, seen: Seen) -> dict[Device, float]:
     found = {}
-    for device, mib in needs.awake.items():
+    for device, mib in wanted.items():
         more = mib - held.get(device, 0.0)
         if device in seen.free and more * (1 - _SLACK_SHARE) - _SLACK_MIB > seen.free[device]:
             found[device] = more - seen.free[device]

@@ -66,7 +66,7 @@ class Ties:
         apply: Takes what happened.
         tell: Takes a kind and facts worth recording that change no state.
         at_work: Returns how many thoughts are in the engine.
-        missing: Returns what is missing of each device for the engine to be up, given a look; MiB.
+        missing: Returns what is missing of each device for what it is about to do, given a look; MiB.
         crowded: Returns whether others hold memory of its devices.
         seen: Takes each look at the machine.
         gone: Told once what a failure left is cleared away.
@@ -262,6 +262,10 @@ class Running:
                 order.cancel()
 
     async def _sleep(self, rest: Rest) -> None:
+        # What was free when this was decided may be somebody else's by now.
+        if await self._lacks_room():
+            self._ties.apply(machine.NoRoom())
+            return
         self._resting, self._slept = True, rest
         await self._about_to_change()
         await self._engine.sleep(rest)
@@ -308,12 +312,7 @@ class Running:
         if self._memory is None:
             return
         until_s = self._clock.monotonic_s() + self._timing.room_s
-        while True:
-            seen = await self._memory.look()
-            self._ties.seen(seen)
-            missing = self._ties.missing(seen)
-            if not missing:
-                return
+        while missing := await self._lacks_room():
             device, mib = max(missing.items(), key=lambda pair: pair[1])
             where = "host memory" if device == HOST else f"GPU {device}"
             self._progress.report(f"waiting for {mib:.0f} MiB of {where}")
@@ -321,6 +320,14 @@ class Running:
                 self._ties.tell("no_room", {"missing_mib": mib, "device": where})
                 raise _NoRoom
             await asyncio.sleep(self._timing.room_poll_s)
+
+    async def _lacks_room(self) -> Mapping[Device, float]:
+        """Look at the machine and return what is missing of each device, MiB."""
+        if self._memory is None:
+            return {}
+        seen = await self._memory.look()
+        self._ties.seen(seen)
+        return self._ties.missing(seen)
 
     async def _about_to_change(self) -> None:
         if self._memory is not None:

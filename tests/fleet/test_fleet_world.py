@@ -278,3 +278,25 @@ def test_who_waits_through_a_start_is_not_let_into_a_gpu_that_was_lent_meanwhile
     assert other.result() == Overloaded.code
     assert told.fleet.status()[1].served == 0
     told.end()
+
+
+def test_who_was_to_sleep_in_memory_that_another_program_took_meanwhile_is_stopped():
+    told = Told()
+    answer = told.think("deep")
+    while not answer.done():
+        told.run(1.0)
+    assert told.fleet.state("deep") is TierState.READY
+    # Since the fleet's last look: of the 50 000 MiB that its weights would take, 10 000 are left.
+    told.memory.foreign[HOST] = told.memory.free(HOST) - told.memory.reserve_mib - 10_000.0
+    told.do(told.fleet.make_way, None, None)
+    told.run(30.0)
+    assert told.fleet.state("deep") is TierState.STOPPED
+    assert told.engines["deep"].held == {}
+    states = [kind for _, name, kind, facts in told.events if name == "deep" and "was" in facts]
+    assert states[-3:] == ["sleeping", "stopping", "stopped"]
+    told.do(told.fleet.resume)
+    del told.memory.foreign[HOST]
+    again = told.think("deep")
+    told.run(300.0)
+    assert again.result() == "done"
+    told.end()

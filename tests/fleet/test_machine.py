@@ -55,7 +55,7 @@ def test_any_sequence_keeps_the_rules(steps, max_restarts):
         outcome = step(life, event, now_s, max_restarts)
         life = outcome.life
         if isinstance(event, machine.Failed | machine.Stopped | machine.NoRoom) and (
-            life.state is not before.state and life.state is not TierState.ASLEEP
+            life.state is not before.state and life.state not in (TierState.ASLEEP, TierState.STOPPING)
         ):
             running = False
         if Effect.START in outcome.effects or Effect.ADOPT in outcome.effects:
@@ -190,6 +190,14 @@ def test_a_tier_sleeps_and_wakes():
     assert (waking.life.state, waking.effects) == (TierState.WAKING, (Effect.WAKE,))
     assert step(waking.life, machine.NoRoom(), 0.0, 2).life == asleep
     assert step(waking.life, machine.Ready(), 0.0, 2).life.state is TierState.READY
+
+
+def test_who_finds_no_room_to_sleep_in_is_stopped():
+    sleeping = walk(*UP, machine.Leave(Rest.SLEEP_1), machine.Drained())
+    stopping = step(sleeping, machine.NoRoom(), 0.0, 2)
+    assert (stopping.life.state, stopping.effects) == (TierState.STOPPING, (Effect.STOP,))
+    assert stopping.life.rest is Rest.STOP
+    assert step(stopping.life, machine.Stopped(), 0.0, 2).life.state is TierState.STOPPED
 
 
 def test_what_drains_may_be_called_back_or_stopped():

@@ -18,7 +18,7 @@ from subcortex.errors import Cancelled, DoesNotFit, EngineFailed, Overloaded, Su
 from subcortex.fleet import machine
 from subcortex.fleet.gate import turn, waits_from_s
 from subcortex.fleet.machine import Effect, Event, Life
-from subcortex.fleet.room import Needs, Seen, missing
+from subcortex.fleet.room import Needs, Seen, missing, missing_to_sleep
 from subcortex.fleet.scene import HOST, Device, Room, Scene, TierScene, Waiter, most
 from subcortex.fleet.schedule import Come, Go, Schedule, Stay, schedule
 from subcortex.fleet.swaps import SwapBook
@@ -338,7 +338,8 @@ class World:
                 unit.rested_s = self.now_s
         unit.open = unit.life.state is TierState.READY and not self.held_back(unit)
         if isinstance(event, machine.NoRoom):
-            unit.not_before_s = self.now_s + NO_ROOM_PAUSE_S
+            if before.state in machine.COMING:
+                unit.not_before_s = self.now_s + NO_ROOM_PAUSE_S
             self._hinder(unit)
         for effect in outcome.effects:
             self._do(unit, effect)
@@ -536,6 +537,11 @@ class World:
     def _sleep(self, unit: Unit) -> None:
         rest = unit.life.rest
         assert rest is not None
+        seen = self._look_now()
+        self._look_was(seen)
+        if missing_to_sleep(Needs(unit.spec.awake, unit.spec.asleep), rest, seen):
+            self._apply(unit, machine.NoRoom())
+            return
         self._hold(unit, most(unit.spec.awake, unit.spec.asleep[rest]))
         self._then(unit, unit.spec.leave_s[rest], lambda: self._slept(unit, rest))
 
