@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from subcortex.client import Client
 from subcortex.config import Config, load
@@ -19,6 +20,10 @@ from subcortex.types import Status, TierState
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "testbed" / "models"
+
+# How long one example takes says how busy the machine is: time belongs to bench/.
+settings.register_profile("subcortex", deadline=None)
+settings.load_profile("subcortex")
 
 # No test follows the Emergence state of whoever runs it; daemons that tests start take this over.
 os.environ["EMERGENCE_STATE"] = "/nonexistent"

@@ -46,7 +46,8 @@ async def test_the_knee_of_a_real_engine_and_a_second_life_that_measures_nothing
     sizes = {one.facts["concurrency"] for one in windows}
     assert {1, 2, 4, 8} <= sizes
     assert max(sizes) <= saturation.SLOTS
-    assert all(one.value > 100 for one in windows)
+    # Tokens, not the machine: each window saw some, however slow it is.
+    assert all(one.value * one.facts["seconds"] >= 1 for one in windows)
     if answer.outcome == "measured":
         assert answer.details["knee"] == answer.value
         assert answer.low is not None
