@@ -117,7 +117,7 @@ def test_what_has_expired_or_is_of_another_model_does_not_count(file):
         other = {"model": {"path": "/another.gguf"}}
         settle(diary, file, 3.0, depends_on=other)
         assert [one["new"] for one in said(file)["suggestions"]] == [6]
-        settings = {"threads": 7, "max_concurrent": 99, "flags": ["--max-num-seqs", "3"]}
+        settings = {"threads": 7, "max_concurrent": 99, "parallel": 16, "flags": ["--max-num-seqs", "3"]}
         model = {"name": str(load(file, {}).tier("fast").model)}
         settle(diary, file, 4.0, depends_on={"model": model, "settings": settings})
         assert [one["new"] for one in said(file)["suggestions"]] == [6]

@@ -17,7 +17,7 @@ from subcortex.journal.diary.board_records import FactRecord
 from subcortex.journal.diary.experiment_records import RunRecord
 
 #: Settings that an answer about a tier outlives: they say how much is asked of it, not how it works.
-_OUTLIVED = {"max_concurrent", "sleep_mode", "context_tokens", "flags"}
+_OUTLIVED = {"max_concurrent", "parallel", "sleep_mode", "context_tokens", "flags"}
 _ASIDE = ("--max-num-seqs", "--enable-sleep-mode")
 
 
