@@ -71,7 +71,8 @@ def answer_line(answer: Answer) -> str:
     # Some say so themselves.
     told = re.search(rf"\b{answer.n_needed} (blocks )?would", answer.statement)
     needed = f" ({answer.n_needed} blocks would settle it)" if unsure and not told else ""
-    return f"{_MARKS[answer.outcome]}{answer.statement}{needed}"
+    mark = "" if answer.outcome in answer.statement else _MARKS[answer.outcome]
+    return f"{mark}{answer.statement}{needed}"
 
 
 def figures(answer: Answer) -> str:

@@ -130,12 +130,17 @@ def test_check_names_each_mistake_and_what_to_write(folder):
     assert "'threads'" in problems[1]["hint"]
 
 
-def test_check_names_a_window_that_is_no_line_of_cron(tmp_path):
+@pytest.mark.parametrize(
+    ("line", "why"), [("61 * * * *", "61"), ("", "it has 0 fields of 5"), ("* * * *", "it has 4 fields of 5")]
+)
+def test_check_names_a_window_that_is_no_line_of_cron(tmp_path, line, why):
     file = write_config(tmp_path)
-    file.write_text(f'{file.read_text()}\n[experiments]\nwindows = ["61 * * * *"]\n')
+    file.write_text(f'{file.read_text()}\n[experiments]\nwindows = ["{line}"]\n')
     result = invoke("config", "check", "--config", file)
     assert result.exit_code == 3
-    assert "experiments.windows: '61 * * * *' is no line of cron" in result.stderr
+    told = " ".join(result.stderr.split())
+    assert f"experiments.windows: {line!r} is no line of cron" in told
+    assert why in told
 
 
 def test_check_of_a_good_file_is_0(folder):

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from subcortex.cli._experiment_view import belief_words, figures, picture_file
+from subcortex.cli._experiment_view import answer_line, belief_words, figures, picture_file
 from subcortex.config import load
 from subcortex.experiments.catalogue import CATALOGUE
 from subcortex.experiments.choice import Belief, believed
@@ -361,3 +361,15 @@ def test_a_journals_words_name_no_folder_for_a_picture(file):
         run = replace(enqueued(diary, inquiry()), experiment="../../elsewhere/x")
     charts = config.database_path.parent / "charts"
     assert picture_file(config, run) == charts / f"_elsewhere_x-{run.id[:16]}.svg"
+
+
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("fast: inconclusive; time was over", "fast: inconclusive; time was over"),
+        ("fast grows", "inconclusive: fast grows"),
+    ],
+)
+def test_what_kind_of_answer_it_is_is_said_once(statement, told):
+    answer = Answer("requests", "fast", "requests", "inconclusive", statement)
+    assert answer_line(answer) == told

@@ -84,8 +84,11 @@ def is_open(triggers: Sequence[CronTrigger], now: datetime) -> bool:
 
 def _with_named_days(line: str) -> str:
     """Return a line with the days of its week by name: cron counts from Sunday, APScheduler from Monday."""
-    *others, week = line.split()
-    if not re.fullmatch(r"[\d,/-]+", week) or len(others) != 4:
+    fields = line.split()
+    if len(fields) != 5:
+        raise ValueError(f"it has {len(fields)} fields of 5")
+    *others, week = fields
+    if not re.fullmatch(r"[\d,/-]+", week):
         return line
     days = [day for part in week.split(",") for day in _days(part)]
     return " ".join([*others, ",".join(dict.fromkeys(days))])

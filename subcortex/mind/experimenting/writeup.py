@@ -121,7 +121,9 @@ def done(run: RunRecord, raw: Raw) -> str:
     if raw.readings:
         parts.append("\n".join(f"- {line}" for line in [*series(raw.readings), *machine(raw.readings)]))
     lives = f" in {run.lives} lives" if run.lives > 1 else ""
-    parts.append(f"It took {figure(run.gpu_minutes)} GPU-minutes{lives}.")
+    # Without GPUs they are counted as if there were one.
+    what = "GPU-minutes" if (run.inquiry.get("needs") or {}).get("gpus") else "minutes"
+    parts.append(f"It took {figure(run.gpu_minutes)} {what}{lives}.")
     return "\n\n".join(parts)
 
 

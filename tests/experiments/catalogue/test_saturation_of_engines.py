@@ -126,6 +126,17 @@ def test_a_client_above_half_its_ceiling_measured_itself():
     assert "knee" not in found.answers[0].details
 
 
+def test_no_knee_is_below_one_request():
+    seen = windows((1, 100.0), (2, 101.0), (4, 99.0))
+    end = Done(0.74, Interval(0.5, 1.3), 96.0, Interval(94.0, 98.0))
+    found = report(seen, TIER, as_measured_at(TIER, 16), end, most=16, tokens=64)
+    answer = found.answers[0]
+    assert (answer.value, answer.low, answer.high) == (1.0, 1.0, 1.3)
+    assert answer.details["knee"] == 1.0
+    assert "requests from 1 at once on (1 to 1.3)" in answer.statement
+    assert found.charts[0].marks[0][0] == 1.0
+
+
 def as_measured_at(tier: LlamaCppTier, slots: int) -> LlamaCppTier:
     return tier.model_copy(update={"parallel": slots})
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from subcortex.experiments.catalogue.common.figures import Median, counted, median, written
+from subcortex.experiments.catalogue.common.figures import Median, counted, ends, median, written
 from subcortex.experiments.experiment import Answer, Chart, Line, Report
 from subcortex.experiments.laboratory.lab import Reading, as_sample
 from subcortex.experiments.statistics import paired, verdict
@@ -114,7 +114,8 @@ def _lost(readings: Sequence[Reading], one: Tenant, other: Tenant, concurrency: 
         solo, joint = (_middle(readings, metric, one.tier, arm) for arm in (SOLO, JOINT))
         assert solo is not None
         assert joint is not None
-        low, high = said.interval.low, said.interval.high
+        low, high = ends(said.interval, over=0.0)
+        between = "" if low is None or high is None else f"{low:.2f} to {high:.2f}; "
         details = {
             "concurrency": concurrency,
             "solo_s": solo.value,
@@ -126,8 +127,8 @@ def _lost(readings: Sequence[Reading], one: Tenant, other: Tenant, concurrency: 
                 outcome=said.kind,
                 statement=(
                     f"While {other.model} serves too, a token of {one.model} takes {said.estimate:.2f} times "
-                    f"as long at the {words} ({low:.2f} to {high:.2f}; {written(joint.value * 1e3)} against "
-                    f"{written(solo.value * 1e3)} ms; {concurrency} requests at once of each; "
+                    f"as long at the {words} ({between}{written(joint.value * 1e3)} against "
+                    f"{written(solo.value * 1e3)} ms; {counted(concurrency, 'request')} at once of each; "
                     f"n = {said.n} blocks): {said.kind}"
                 ),
                 value=said.estimate,
@@ -155,7 +156,7 @@ def _alone(readings: Sequence[Reading], one: Tenant, concurrency: int) -> list[A
             outcome="measured",
             statement=(
                 f"A token of {one.model} takes {written(found.value * 1e3)} ms while the other idles, with "
-                f"{concurrency} requests at once (n = {found.n} phases)"
+                f"{counted(concurrency, 'request')} at once (n = {found.n} phases)"
             ),
             value=found.value,
             low=found.low,

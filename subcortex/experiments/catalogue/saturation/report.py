@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median as middle_of
 from typing import Any
 
@@ -13,6 +14,7 @@ from subcortex.experiments.experiment import Answer, Chart, Line, Report
 from subcortex.experiments.laboratory.ceiling import FREE_SHARE
 from subcortex.experiments.laboratory.lab import Reading
 from subcortex.experiments.saturation import Done, Inconclusive
+from subcortex.experiments.statistics import Interval
 
 #: How a ladder ended; None where time was over before.
 End = Done | Inconclusive | None
@@ -40,7 +42,7 @@ def report(
         most: Requests at once that were allowed.
         tokens: Of each question, and of each answer.
     """
-    windows = _windows(readings)
+    windows, end = _windows(readings), _from_one(end)
     answers = [_knee(readings, windows, configured, end, tokens), *_alone(readings, configured)]
     if isinstance(end, Done):
         answers.insert(1, _speed(windows, configured, end))
@@ -50,6 +52,14 @@ def report(
         gaps=tuple(_gaps(configured, windows, end, most)),
         charts=(_chart(windows, configured, end),) if windows else (),
     )
+
+
+def _from_one(end: End) -> End:
+    """Return an end with no knee below one request: a curve's says that a second gains nothing."""
+    if not isinstance(end, Done):
+        return end
+    interval = Interval(max(1.0, end.interval.low), max(1.0, end.interval.high))
+    return replace(end, knee=max(1.0, end.knee), interval=interval)
 
 
 def client_bound(readings: Sequence[Reading]) -> str | None:
@@ -86,7 +96,7 @@ def _knee(
         details |= {"knee": end.knee, "knee_low": end.interval.low, "knee_high": end.interval.high}
         details |= {"tok_s": end.tok_s, "max_useful": round(end.knee)}
         statement = (
-            f"{about(tier)} gains less than 5 % by twice as many from {written(end.knee)} requests at once "
+            f"{about(tier)} gains less than 5 % by twice as many requests from {written(end.knee)} at once "
             f"on ({written(end.interval.low)} to {written(end.interval.high)}), where it gives "
             f"{written(end.tok_s)} tok/s ({written(end.tok_s_interval.low)} to "
             f"{written(end.tok_s_interval.high)}; {shape}, n = {n} windows)"

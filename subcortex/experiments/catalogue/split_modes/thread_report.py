@@ -8,7 +8,7 @@ from math import inf
 from statistics import fmean, median
 from typing import Any
 
-from subcortex.experiments.catalogue.common.figures import Median, ends, from_to, written
+from subcortex.experiments.catalogue.common.figures import Median, counted, ends, from_to, written
 from subcortex.experiments.catalogue.common.figures import median as median_with_interval
 from subcortex.experiments.experiment import Answer, Chart, Line, Report
 from subcortex.experiments.laboratory.lab import Reading, as_sample
@@ -109,7 +109,7 @@ def thread_report(
             unit="threads",
             outcome=told.kind,
             statement=(
-                f"Of {', '.join(map(str, counts))} threads, {best} serve {model} best: "
+                f"{model} runs best with {counted(best, 'thread')}, of {', '.join(map(str, counts))}: "
                 f"{speeds[best].said('tokens/s')}, {by} the speed of {arm_of(rival)}; {words[told.kind]}."
             ),
             value=float(best),
