@@ -13,8 +13,8 @@ from typing import Any
 from subcortex.config import VllmTier, parse
 from subcortex.experiments.catalogue.saturation.experiment import climb
 from subcortex.experiments.laboratory.engines import WarmEngines
-from subcortex.experiments.laboratory.lab import Reading
 from subcortex.experiments.laboratory.load import Endpoint, Load, answer
+from subcortex.experiments.laboratory.record import Reading
 from subcortex.experiments.saturation import Done, Limits, Measured, knee_of_sweep
 
 _ROOT = Path(__file__).resolve().parents[1]

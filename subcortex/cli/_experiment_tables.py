@@ -12,7 +12,8 @@ from subcortex.cli._experiment_view import belief_words, span
 
 if TYPE_CHECKING:
     from subcortex.config import Config
-    from subcortex.experiments.experiment import Experiment, Scene
+    from subcortex.experiments.experiment import Experiment
+    from subcortex.experiments.scene import Scene
     from subcortex.journal.diary import Diary
     from subcortex.mind.experimenting.choosing import Proposal
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from subcortex.config import LlamaCppTier, RemoteTier, Tier
-from subcortex.experiments.experiment import Scene
+from subcortex.experiments.scene import Scene
 from subcortex.hardware.child import without_secrets
 
 #: Keys of a tier that decide when it starts or what it is called, not how fast or how large it is.

@@ -5,45 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from subcortex.config import Config
 from subcortex.experiments.choice import Belief
+from subcortex.experiments.laboratory.lab import Lab
 from subcortex.experiments.needs import Needs as Needs
-from subcortex.hardware import Hardware
-
-if TYPE_CHECKING:
-    from subcortex.experiments.laboratory.lab import Lab
-    from subcortex.experiments.statistics import Interval
+from subcortex.experiments.scene import Scene
+from subcortex.experiments.statistics import Interval
 
 #: ``measured``: a figure. ``different`` and ``alike``: two arms, whose intervals tell. ``inconclusive``:
 #: theirs do not, and ``n_needed`` says what would. ``passed`` and ``failed``: a check, a boot.
 Outcome = Literal["measured", "different", "alike", "inconclusive", "passed", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """The machine that experiments would run on, as it was found; nothing of it runs.
-
-    Args:
-        config: Its tiers are what is measured.
-        hardware: GPUs, links, host.
-        python: Interpreter that has torch, for probes; None where no tier has one.
-        tools: Installed programs by name (``llama-bench``, …), with their paths.
-        versions: What programs say of themselves: ``torch``, ``vllm``, ``nccl``, ``llama.cpp``, ….
-    """
-
-    config: Config
-    hardware: Hardware
-    python: Path | None = None
-    tools: Mapping[str, Path] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def on_gpus(self) -> bool:
-        """Whether it is done at GPUs' scale; else on the CPU, small."""
-        return bool(self.hardware.gpus)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from subcortex.errors import JournalError
 from subcortex.experiments.experiment import Inquiry, Report
-from subcortex.experiments.laboratory.lab import Reading
+from subcortex.experiments.laboratory.record import Reading
 
 _T = TypeVar("_T")
 _DIGEST_DIGITS = 32

@@ -17,7 +17,7 @@ from subcortex.experiments.catalogue import CATALOGUE
 from subcortex.experiments.choice import Belief, believed
 from subcortex.experiments.experiment import Answer, Chart, Inquiry, Line, Report
 from subcortex.experiments.forms import digest_of, inquiry_to_json, report_to_json
-from subcortex.experiments.laboratory.lab import Reading
+from subcortex.experiments.laboratory.record import Reading
 from subcortex.experiments.needs import Needs
 from subcortex.experiments.statistics import Interval
 from subcortex.journal.diary import Diary, experiments

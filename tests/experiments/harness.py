@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from subcortex.config import Config, parse
-from subcortex.experiments.experiment import Scene
-from subcortex.experiments.laboratory.lab import Lab, Reading, laboratory
+from subcortex.experiments.laboratory.lab import Lab, laboratory
+from subcortex.experiments.laboratory.record import Reading
+from subcortex.experiments.scene import Scene
 from subcortex.hardware import detect
 
 ROOT = Path(__file__).parents[2]

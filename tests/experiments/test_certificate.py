@@ -7,7 +7,7 @@ import pytest
 
 from subcortex.config import Config, parse
 from subcortex.experiments.certificate import Files, certificate, digest, files_of
-from subcortex.experiments.experiment import Scene
+from subcortex.experiments.scene import Scene
 from subcortex.hardware import detect
 from tests.experiments.harness import MODELS
 from tests.hardware import nvml as made_up

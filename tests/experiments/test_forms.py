@@ -15,7 +15,7 @@ from subcortex.errors import JournalError
 from subcortex.experiments import forms
 from subcortex.experiments.choice import Belief
 from subcortex.experiments.experiment import Answer, Chart, Inquiry, Line, Needs, Report
-from subcortex.experiments.laboratory.lab import Reading
+from subcortex.experiments.laboratory.record import Reading
 
 _numbers = st.floats(allow_nan=False, allow_infinity=False)
 _words = st.text(max_size=20)

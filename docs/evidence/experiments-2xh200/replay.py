@@ -25,8 +25,10 @@ from typing import Any
 
 from subcortex.config import Config, load, parse
 from subcortex.experiments import catalogue, forms
-from subcortex.experiments.experiment import Report, Scene
-from subcortex.experiments.laboratory.lab import Lab, Reading
+from subcortex.experiments.experiment import Report
+from subcortex.experiments.scene import Scene
+from subcortex.experiments.laboratory.lab import Lab
+from subcortex.experiments.laboratory.record import Reading
 from subcortex.experiments.worker.running import provenance_of
 from subcortex.hardware import load_snapshot
 from subcortex.journal.diary import Diary, experiments

@@ -9,17 +9,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from subcortex import engines
 from subcortex.config import Config, RemoteTier, Tier
 from subcortex.engines._local import LocalEngine
 from subcortex.engines.protocol import Engine, Progress
 from subcortex.errors import SubcortexError
+from subcortex.experiments.laboratory.record import Keep
 from subcortex.types import BootFigures
-
-if TYPE_CHECKING:
-    from subcortex.experiments.laboratory.lab import Keep
 
 Say = Callable[[str], None]
 

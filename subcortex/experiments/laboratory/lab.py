@@ -6,15 +6,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from subcortex.config import Tier
-from subcortex.experiments.experiment import Scene
 from subcortex.experiments.laboratory.children import Output, lines_of, output_with_log
 from subcortex.experiments.laboratory.engines import Served, WarmEngines
-from subcortex.experiments.laboratory.readings import Readings, Sensors
+from subcortex.experiments.laboratory.readings import Sensors
+from subcortex.experiments.laboratory.record import Keep, Reading, as_sample
+from subcortex.experiments.scene import Scene
 from subcortex.experiments.statistics import Sample
 
 #: Probes lie here, each a script that a person can run by hand.
@@ -26,45 +26,6 @@ class OutOfTime(Exception):
 
     No typed error: what may fail without spoiling a run is caught by type, and this says nothing of it.
     """
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One raw sample as it is kept.
-
-    Args:
-        metric: What was measured, e.g. ``tpot`` or ``gemm bf16 4096``; one metric has one unit.
-        value, unit: The figure.
-        arm, block: As in ``statistics.Sample``.
-        at_s: Seconds since the run began.
-        facts: Whatever else belongs to this sample (concurrency, sizes, tokens).
-        readings: Clocks, temperatures and throttling beside it.
-    """
-
-    metric: str
-    value: float
-    unit: str
-    arm: str = ""
-    block: int = 0
-    at_s: float = 0.0
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    readings: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Keep(Protocol):
-    """Where a run's raw data goes at once, so that a kill loses nothing. Called on the event loop, quick."""
-
-    def reading(self, reading: Reading) -> None:
-        """Keep a sample."""
-
-    def command(self, words: Sequence[str], version: str | None) -> None:
-        """Keep a command as it was run, with the version of its program."""
-
-    def boot(self, facts: Mapping[str, Any]) -> None:
-        """Keep an engine's start: tier, seconds, what its log said of memory, or why it failed."""
-
-    def progress(self, text: str, share: float | None) -> None:
-        """Tell how far the run has come."""
 
 
 class Lab:
@@ -221,12 +182,6 @@ class Lab:
         return self._sensors
 
 
-def as_sample(reading: Reading) -> Sample:
-    """Return a raw sample as statistics take it."""
-    why = str(reading.readings.get("throttled_for") or "")
-    return Sample(reading.value, reading.arm, reading.block, throttled=bool(why), why=why)
-
-
 @asynccontextmanager
 async def laboratory(
     scene: Scene, keep: Keep, *, seconds: float, earlier: Sequence[Reading] = ()
@@ -236,6 +191,3 @@ async def laboratory(
         warm = await stack.enter_async_context(WarmEngines.open(scene.config))
         yield Lab(scene, keep, warm, seconds=seconds, earlier=earlier)
         await asyncio.sleep(0)
-
-
-__all__ = ["PROBES", "Keep", "Lab", "OutOfTime", "Reading", "Readings", "Served", "as_sample", "laboratory"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from subcortex import hardware
 from subcortex.config import Config, LlamaCppTier, VllmTier
-from subcortex.experiments.experiment import Scene
+from subcortex.experiments.scene import Scene
 from subcortex.hardware import Hardware, Interpreter
 from subcortex.hardware.child import ask
 

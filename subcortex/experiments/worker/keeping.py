@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from subcortex.errors import JournalError
-from subcortex.experiments.laboratory.lab import Reading
+from subcortex.experiments.laboratory.record import Reading
 from subcortex.journal.diary import Diary, experiments
 
 #: Nothing waits longer for the journal than this; seconds.

@@ -15,10 +15,12 @@ import structlog
 from subcortex.config import Config
 from subcortex.errors import DeadlineExceeded, EngineFailed, InvalidRequest, SubcortexError
 from subcortex.experiments import catalogue, forms
-from subcortex.experiments.experiment import Answer, Experiment, Inquiry, Report, Scene
+from subcortex.experiments.experiment import Answer, Experiment, Inquiry, Report
 from subcortex.experiments.laboratory.engines import WarmEngines
-from subcortex.experiments.laboratory.lab import Lab, OutOfTime, Reading
+from subcortex.experiments.laboratory.lab import Lab, OutOfTime
+from subcortex.experiments.laboratory.record import Reading
 from subcortex.experiments.laboratory.surroundings import scene_of
+from subcortex.experiments.scene import Scene
 from subcortex.experiments.worker.keeping import DiaryKeep
 from subcortex.experiments.worker.limits import time_left_s
 from subcortex.journal.diary import Diary, experiments

@@ -8,9 +8,10 @@ from datetime import timedelta
 from subcortex.config import Config
 from subcortex.errors import InvalidRequest
 from subcortex.experiments import catalogue, forms
-from subcortex.experiments.experiment import Experiment, Inquiry, Scene
+from subcortex.experiments.experiment import Experiment, Inquiry
 from subcortex.experiments.laboratory.surroundings import scene_of
 from subcortex.experiments.minutes import checked_minutes
+from subcortex.experiments.scene import Scene
 from subcortex.journal.diary import Diary, board_queries, experiments
 from subcortex.journal.diary.experiment_records import AskedBy, RunRecord, RunState
 from subcortex.mind.experimenting.choosing import Proposal, choose

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from subcortex.config import Config
 from subcortex.experiments import catalogue
 from subcortex.experiments.choice import Question, Score, order
-from subcortex.experiments.experiment import Experiment, Inquiry, Scene
+from subcortex.experiments.experiment import Experiment, Inquiry
 from subcortex.experiments.forms import digest_of
+from subcortex.experiments.scene import Scene
 from subcortex.experiments.statistics import Interval
 from subcortex.journal.diary import Diary, board_queries, experiments
 from subcortex.journal.diary import session_queries as queries

@@ -7,9 +7,10 @@ from typing import Any
 
 from subcortex.config import Config
 from subcortex.experiments import catalogue
-from subcortex.experiments.experiment import Experiment, Inquiry, Scene
+from subcortex.experiments.experiment import Experiment, Inquiry
 from subcortex.experiments.forms import digest_of, inquiry_to_json, report_from_json
 from subcortex.experiments.laboratory.surroundings import scene_of
+from subcortex.experiments.scene import Scene
 from subcortex.journal.diary import Diary, board, board_queries, experiments
 from subcortex.journal.diary.board_records import FactRecord, GapRecord
 from subcortex.journal.diary.experiment_records import RunRecord

@@ -16,8 +16,9 @@ from subcortex.config import VllmTier
 from subcortex.experiments.catalogue.idle_and_swap import experiment as idle_and_swap
 from subcortex.experiments.catalogue.idle_and_swap import report as idle_report
 from subcortex.experiments.catalogue.idle_and_swap.experiment import IdleAndSwap
-from subcortex.experiments.experiment import Answer, Report, Scene
-from subcortex.experiments.laboratory.lab import Reading
+from subcortex.experiments.experiment import Answer, Report
+from subcortex.experiments.laboratory.record import Reading
+from subcortex.experiments.scene import Scene
 from subcortex.hardware import Hardware, with_gpus
 from subcortex.types import Rest
 from tests.conftest import ROOT

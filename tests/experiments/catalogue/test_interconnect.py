@@ -17,9 +17,10 @@ from subcortex.experiments import catalogue
 from subcortex.experiments.catalogue.interconnect import experiment as interconnect
 from subcortex.experiments.catalogue.interconnect.experiment import ARMS, in_arm, long_tokens
 from subcortex.experiments.catalogue.interconnect.report import engines_of, report
-from subcortex.experiments.experiment import Scene
 from subcortex.experiments.laboratory.engines import Served
-from subcortex.experiments.laboratory.lab import Lab, Reading
+from subcortex.experiments.laboratory.lab import Lab
+from subcortex.experiments.laboratory.record import Reading
+from subcortex.experiments.scene import Scene
 from subcortex.hardware import Gpu, Hardware
 from tests.experiments.harness import MODELS, config_for, lab_for, scene_for
 

@@ -10,7 +10,7 @@ import pytest
 from subcortex.experiments import catalogue
 from subcortex.experiments.catalogue.joint_serving import experiment as joint_serving
 from subcortex.experiments.catalogue.joint_serving.report import Tenant, percentile, report, whole_blocks
-from subcortex.experiments.laboratory.lab import Reading
+from subcortex.experiments.laboratory.record import Reading
 from tests.experiments.harness import MODELS, config_for, lab_for, scene_for
 
 DEEP, FAST = Tenant("deep", "some-70b"), Tenant("fast", "some-8b")

@@ -14,8 +14,9 @@ from subcortex.experiments.catalogue.machine_speed.experiment import MachineSpee
 from subcortex.experiments.catalogue.peer_trust.experiment import PeerTrust
 from subcortex.experiments.catalogue.peer_trust.experiment import report_of as trust_report
 from subcortex.experiments.choice import Belief
-from subcortex.experiments.experiment import Scene
-from subcortex.experiments.laboratory.lab import PROBES, Lab, Reading
+from subcortex.experiments.laboratory.lab import PROBES, Lab
+from subcortex.experiments.laboratory.record import Reading
+from subcortex.experiments.scene import Scene
 from subcortex.hardware import detect
 from subcortex.journal.board.subjects import names_in
 from tests.experiments.harness import VLLM_PYTHON, config_for, lab_for, scene_for

@@ -14,8 +14,10 @@ import pytest
 from subcortex.config import parse
 from subcortex.experiments import catalogue, forms
 from subcortex.experiments.catalogue.peer_trust.experiment import report_of as trusted
-from subcortex.experiments.experiment import Report, Scene
-from subcortex.experiments.laboratory.lab import Lab, Reading
+from subcortex.experiments.experiment import Report
+from subcortex.experiments.laboratory.lab import Lab
+from subcortex.experiments.laboratory.record import Reading
+from subcortex.experiments.scene import Scene
 from subcortex.experiments.worker.running import _done
 from subcortex.hardware import load_snapshot
 from tests.conftest import ROOT

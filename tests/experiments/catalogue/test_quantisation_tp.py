@@ -21,7 +21,8 @@ from subcortex.experiments.catalogue.quantisation_tp.splits import (
     examples,
     splits,
 )
-from subcortex.experiments.experiment import Answer, Report, Scene
+from subcortex.experiments.experiment import Answer, Report
+from subcortex.experiments.scene import Scene
 from subcortex.experiments.statistics import Sample
 from subcortex.hardware import with_gpus
 from subcortex.models.huggingface import from_config

@@ -19,7 +19,7 @@ from subcortex.experiments.catalogue.saturation.experiment import (
     tokens_of,
 )
 from subcortex.experiments.catalogue.saturation.report import client_bound, report
-from subcortex.experiments.laboratory.lab import Reading
+from subcortex.experiments.laboratory.record import Reading
 from subcortex.experiments.saturation import Done, Inconclusive
 from subcortex.experiments.statistics import Interval
 from tests.experiments.harness import config_for, lab_for, scene_for

@@ -12,8 +12,9 @@ from subcortex.experiments.catalogue.common.fixed_text import BEGINNINGS as ALL
 from subcortex.experiments.catalogue.split_answers import experiment as split_answers
 from subcortex.experiments.catalogue.split_answers.experiment import SplitAnswers, arms_of
 from subcortex.experiments.catalogue.split_answers.report import NEXT, SPLIT, places, report, wilson
-from subcortex.experiments.experiment import Report, Scene
-from subcortex.experiments.laboratory.lab import Reading
+from subcortex.experiments.experiment import Report
+from subcortex.experiments.laboratory.record import Reading
+from subcortex.experiments.scene import Scene
 from subcortex.hardware.detect import host_alone
 from subcortex.hardware.standin import with_gpus
 from tests.experiments.harness import MODELS, config_for, lab_for, scene_for

@@ -34,8 +34,8 @@ from subcortex.experiments.catalogue.split_modes.thread_report import (
     thread_report,
 )
 from subcortex.experiments.catalogue.split_modes.thread_sweep import speeds_of
-from subcortex.experiments.experiment import Scene
-from subcortex.experiments.laboratory.lab import Reading
+from subcortex.experiments.laboratory.record import Reading
+from subcortex.experiments.scene import Scene
 from subcortex.hardware.detect import host_alone
 from subcortex.hardware.standin import with_gpus
 from tests.experiments.harness import config_for, lab_for, scene_for

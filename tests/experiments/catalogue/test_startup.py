@@ -12,7 +12,8 @@ from subcortex.experiments.catalogue.startup.experiment import (
     fits_check,
     report_of,
 )
-from subcortex.experiments.experiment import Report, Scene
+from subcortex.experiments.experiment import Report
+from subcortex.experiments.scene import Scene
 from subcortex.hardware import detect
 from tests.experiments.harness import MODELS, VLLM_PYTHON, config_for, lab_for, scene_for
 from tests.hardware import nvml as made_up

@@ -15,7 +15,7 @@ from subcortex.experiments.catalogue.common.vllm_arms import resized
 from subcortex.experiments.catalogue.tp_overhead import report as tp_report
 from subcortex.experiments.catalogue.tp_overhead.experiment import TpOverhead
 from subcortex.experiments.catalogue.tp_overhead.figures import differences, of_cards, of_host
-from subcortex.experiments.experiment import Scene
+from subcortex.experiments.scene import Scene
 from subcortex.hardware import with_gpus
 from subcortex.types import BootFigures, DeviceFigures
 from tests.conftest import ROOT

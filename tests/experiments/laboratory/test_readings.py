@@ -6,8 +6,8 @@ from typing import Any
 import pynvml
 import pytest
 
-from subcortex.experiments.laboratory.lab import Reading, as_sample
 from subcortex.experiments.laboratory.readings import Sensors, reasons_in_words
+from subcortex.experiments.laboratory.record import Reading, as_sample
 from subcortex.hardware import Hardware, detect, parse_gpus
 from tests.hardware import nvml as made_up
 

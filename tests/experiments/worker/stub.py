@@ -13,9 +13,10 @@ from typing import ClassVar
 
 from subcortex.experiments import catalogue
 from subcortex.experiments.choice import Belief
-from subcortex.experiments.experiment import Answer, Experiment, Inquiry, Needs, Report, Scene
+from subcortex.experiments.experiment import Answer, Experiment, Inquiry, Needs, Report
 from subcortex.experiments.laboratory.children import output_of
 from subcortex.experiments.laboratory.lab import Lab
+from subcortex.experiments.scene import Scene
 
 #: Blocks of one sample that ``ticks`` and ``served`` take, and the seconds between two.
 BLOCKS, EVERY_S = 10, 0.05

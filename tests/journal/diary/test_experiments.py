@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from subcortex.errors import InvalidRequest
-from subcortex.experiments.laboratory.lab import Reading
+from subcortex.experiments.laboratory.record import Reading
 from subcortex.journal.diary import Diary, experiments
 from subcortex.journal.diary.experiment_records import RunRecord
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from subcortex.experiments.choice import believed
-from subcortex.experiments.experiment import Answer, Experiment, Inquiry, Needs, Report, Scene
+from subcortex.experiments.experiment import Answer, Experiment, Inquiry, Needs, Report
 from subcortex.experiments.forms import digest_of, inquiry_to_json, report_to_json
-from subcortex.experiments.laboratory.lab import Lab, Reading
+from subcortex.experiments.laboratory.lab import Lab
+from subcortex.experiments.laboratory.record import Reading
+from subcortex.experiments.scene import Scene
 from subcortex.experiments.statistics import Interval
 from subcortex.journal.diary import Diary, experiments
 from subcortex.journal.diary.experiment_records import RunRecord

@@ -9,8 +9,9 @@ import pytest
 
 from subcortex.config import Config
 from subcortex.experiments.choice import believed
-from subcortex.experiments.experiment import Experiment, Needs, Report, Scene
+from subcortex.experiments.experiment import Experiment, Needs, Report
 from subcortex.experiments.forms import digest_of
+from subcortex.experiments.scene import Scene
 from subcortex.experiments.statistics import Interval
 from subcortex.hardware import Hardware
 from subcortex.journal.diary import Diary, board_queries, experiments

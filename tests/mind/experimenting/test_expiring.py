@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from subcortex.config import Config
-from subcortex.experiments.experiment import Scene
+from subcortex.experiments.scene import Scene
 from subcortex.hardware import Hardware
 from subcortex.journal.diary import board_queries, experiments
 from subcortex.mind.experimenting.choosing import choose

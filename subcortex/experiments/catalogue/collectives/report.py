@@ -7,7 +7,8 @@ from typing import Any
 
 from subcortex.experiments.catalogue.common.figures import Median, median, written
 from subcortex.experiments.experiment import Answer, Chart, Line, Outcome, Report
-from subcortex.experiments.laboratory.lab import Lab, as_sample
+from subcortex.experiments.laboratory.lab import Lab
+from subcortex.experiments.laboratory.record import as_sample
 from subcortex.experiments.statistics import enough, kept, paired, verdict
 
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "broadcast")

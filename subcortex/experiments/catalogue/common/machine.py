@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from math import isfinite
 from typing import Any
 
-from subcortex.experiments.experiment import Scene
 from subcortex.experiments.laboratory.lab import Lab
+from subcortex.experiments.scene import Scene
 from subcortex.hardware import Gpu, card_for, link_between, nominal_link
 from subcortex.hardware.links import ASSUMED_CODE
 from subcortex.journal.board.subjects import one_spelling

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from subcortex.errors import SubcortexError
 from subcortex.experiments.catalogue.common.tiers import LocalTier, gpus_of
 from subcortex.experiments.choice import Belief, believed, guessed
-from subcortex.experiments.experiment import Scene
+from subcortex.experiments.scene import Scene
 from subcortex.experiments.statistics import Interval
 from subcortex.models.read import read_shape
 from subcortex.models.shape import ModelShape

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from subcortex.config import Config, LlamaCppTier, RemoteTier, VllmTier
 from subcortex.engines._flags import last_value
-from subcortex.experiments.experiment import Scene
+from subcortex.experiments.scene import Scene
 from subcortex.journal.board.subjects import model_name
 
 LocalTier = LlamaCppTier | VllmTier

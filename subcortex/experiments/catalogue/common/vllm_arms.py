@@ -7,7 +7,7 @@ from typing import Any
 
 from subcortex.config import VllmTier
 from subcortex.experiments.catalogue.common.flag_words import without
-from subcortex.experiments.experiment import Scene
+from subcortex.experiments.scene import Scene
 
 #: Left on a card beside the weights: context, activations, graphs, and a pool worth its name.
 BESIDE_MIB = 12 * 1024.0

@@ -30,11 +30,12 @@ from subcortex.experiments.catalogue.common.tiers import (
 from subcortex.experiments.catalogue.idle_and_swap import report
 from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import NOISES
-from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report, Scene
+from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report
 from subcortex.experiments.laboratory import pagecache
 from subcortex.experiments.laboratory.engines import Served
 from subcortex.experiments.laboratory.lab import Lab
 from subcortex.experiments.laboratory.memory import Held, settled
+from subcortex.experiments.scene import Scene
 from subcortex.types import Message, Rest
 
 #: Wakes of a kind, and starts of a tier that starts in moments.

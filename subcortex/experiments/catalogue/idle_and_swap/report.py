@@ -9,7 +9,7 @@ from typing import Any
 from subcortex.experiments.catalogue.common.figures import Median, median, written
 from subcortex.experiments.catalogue.common.tiers import LocalTier, about
 from subcortex.experiments.experiment import Answer, Chart, Line, Report
-from subcortex.experiments.laboratory.lab import Reading
+from subcortex.experiments.laboratory.record import Reading
 
 _STATES = (("idle", "ready"), ("sleep_1", "asleep, 1"), ("sleep_2", "asleep, 2"), ("stopped", "stopped"))
 _LEVELS = (("sleep_1", "1"), ("sleep_2", "2"))

@@ -17,9 +17,10 @@ from subcortex.experiments.catalogue.common.tiers import about, boot_s, gpus_of,
 from subcortex.experiments.catalogue.interconnect.report import FOUND, metrics_of, report
 from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import NOISES, Belief, believed
-from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report, Scene
+from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report
 from subcortex.experiments.laboratory.lab import Lab
 from subcortex.experiments.laboratory.load import Endpoint, Load, answer
+from subcortex.experiments.scene import Scene
 from subcortex.experiments.statistics import Interval, abba
 
 

@@ -10,7 +10,7 @@ from subcortex.config import VllmTier
 from subcortex.experiments.catalogue.common.figures import Median, counted, median, written
 from subcortex.experiments.catalogue.common.tiers import about
 from subcortex.experiments.experiment import Answer, Chart, Line, Outcome, Report
-from subcortex.experiments.laboratory.lab import Reading, as_sample
+from subcortex.experiments.laboratory.record import Reading, as_sample
 from subcortex.experiments.statistics import LEVEL, Pairs, Sample, paired, verdict
 
 FOUND, NCCL, NO_PEERS = "as found", "NCCL only", "no peer path"

@@ -28,9 +28,10 @@ from subcortex.experiments.catalogue.joint_serving.report import (
 )
 from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import NOISES, Belief, believed
-from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report, Scene
+from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report
 from subcortex.experiments.laboratory.lab import Lab
 from subcortex.experiments.laboratory.load import Endpoint, Load, Timing
+from subcortex.experiments.scene import Scene
 from subcortex.experiments.statistics import Interval
 
 #: Tokens of a question and of an answer. A tiny model's short one would come in one piece.

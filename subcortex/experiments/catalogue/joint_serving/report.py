@@ -8,7 +8,7 @@ from typing import Any
 
 from subcortex.experiments.catalogue.common.figures import Median, counted, ends, median, written
 from subcortex.experiments.experiment import Answer, Chart, Line, Report
-from subcortex.experiments.laboratory.lab import Reading, as_sample
+from subcortex.experiments.laboratory.record import Reading, as_sample
 from subcortex.experiments.statistics import paired, verdict
 
 SOLO, JOINT = "solo", "joint"

@@ -27,9 +27,10 @@ from subcortex.experiments.catalogue.load_time import report
 from subcortex.experiments.catalogue.load_time.report import ALIKE
 from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import NOISES, guessed
-from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report, Scene
+from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report
 from subcortex.experiments.laboratory import pagecache
 from subcortex.experiments.laboratory.lab import Lab
+from subcortex.experiments.scene import Scene
 from subcortex.experiments.statistics import abba, paired, verdict
 from subcortex.models.gguf import read_gguf
 

@@ -21,8 +21,9 @@ from subcortex.experiments.catalogue.common.machine import (
 from subcortex.experiments.catalogue.machine_speed import report
 from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import NOISES, Belief, believed, guessed
-from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report, Scene
+from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report
 from subcortex.experiments.laboratory.lab import Lab
+from subcortex.experiments.scene import Scene
 from subcortex.experiments.statistics import Interval
 from subcortex.hardware import card_for
 

@@ -16,8 +16,10 @@ from subcortex.experiments.catalogue.common.machine import (
     memory_name,
     peer_gb_per_s,
 )
-from subcortex.experiments.experiment import Answer, Chart, Line, Report, Scene
-from subcortex.experiments.laboratory.lab import Lab, Reading, as_sample
+from subcortex.experiments.experiment import Answer, Chart, Line, Report
+from subcortex.experiments.laboratory.lab import Lab
+from subcortex.experiments.laboratory.record import Reading, as_sample
+from subcortex.experiments.scene import Scene
 from subcortex.experiments.statistics import enough, kept
 from subcortex.hardware import card_for
 

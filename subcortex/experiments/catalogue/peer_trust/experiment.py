@@ -15,8 +15,10 @@ from subcortex.experiments.catalogue.common.machine import (
 )
 from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import NOISES, Belief
-from subcortex.experiments.experiment import Answer, Experiment, Inquiry, Needs, Outcome, Report, Scene
-from subcortex.experiments.laboratory.lab import Lab, Reading
+from subcortex.experiments.experiment import Answer, Experiment, Inquiry, Needs, Outcome, Report
+from subcortex.experiments.laboratory.lab import Lab
+from subcortex.experiments.laboratory.record import Reading
+from subcortex.experiments.scene import Scene
 
 _LIMIT_S = 300.0
 _REPEATS = 2

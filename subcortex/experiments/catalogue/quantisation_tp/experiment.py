@@ -19,11 +19,12 @@ from subcortex.experiments.catalogue.quantisation_tp import report
 from subcortex.experiments.catalogue.quantisation_tp.splits import Splits, examples, splits
 from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import NOISES, Belief
-from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report, Scene
+from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report
 from subcortex.experiments.laboratory.engines import Served
 from subcortex.experiments.laboratory.lab import Lab
 from subcortex.experiments.laboratory.load import Endpoint, Load, answer
 from subcortex.experiments.laboratory.memory import settled
+from subcortex.experiments.scene import Scene
 from subcortex.models.shape import ModelShape
 from subcortex.vram.vllm.legality import legal_sizes
 

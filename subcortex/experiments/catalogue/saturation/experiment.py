@@ -20,11 +20,13 @@ from subcortex.experiments.catalogue.common.tiers import (
 from subcortex.experiments.catalogue.saturation.report import End, report
 from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import NOISES, guessed
-from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report, Scene
+from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report
 from subcortex.experiments.laboratory.ceiling import ceiling
-from subcortex.experiments.laboratory.lab import Lab, Reading
+from subcortex.experiments.laboratory.lab import Lab
 from subcortex.experiments.laboratory.load import Endpoint, Load, answer, middle
+from subcortex.experiments.laboratory.record import Reading
 from subcortex.experiments.saturation import Limits, Measure, Measured, next_step
+from subcortex.experiments.scene import Scene
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from subcortex.experiments.catalogue.common.figures import Median, median, writt
 from subcortex.experiments.catalogue.common.tiers import LocalTier, about
 from subcortex.experiments.experiment import Answer, Chart, Line, Report
 from subcortex.experiments.laboratory.ceiling import FREE_SHARE
-from subcortex.experiments.laboratory.lab import Reading
+from subcortex.experiments.laboratory.record import Reading
 from subcortex.experiments.saturation import Done, Inconclusive
 from subcortex.experiments.statistics import Interval
 

@@ -22,11 +22,12 @@ from subcortex.experiments.catalogue.common.tiers import (
 from subcortex.experiments.catalogue.split_answers.report import FLOOR, NEXT, SPLIT, TURNS, places, report
 from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import guessed
-from subcortex.experiments.experiment import Answer, Experiment, Inquiry, Needs, Report, Scene
+from subcortex.experiments.experiment import Answer, Experiment, Inquiry, Needs, Report
 from subcortex.experiments.laboratory.engines import Served
 from subcortex.experiments.laboratory.lab import Lab
 from subcortex.experiments.laboratory.next_tokens import best, read, request
 from subcortex.experiments.laboratory.streams import posted
+from subcortex.experiments.scene import Scene
 
 #: Nats, of a median over the beginnings.
 _NOISE_NATS = 0.001

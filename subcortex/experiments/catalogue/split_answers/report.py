@@ -10,8 +10,8 @@ from statistics import NormalDist, fmean, median
 
 from subcortex.experiments.catalogue.common.figures import ends, written
 from subcortex.experiments.experiment import Answer, Chart, Line, Report
-from subcortex.experiments.laboratory.lab import Reading
 from subcortex.experiments.laboratory.next_tokens import best, divergence
+from subcortex.experiments.laboratory.record import Reading
 from subcortex.experiments.statistics import LEVEL, Interval, Verdict, verdict
 
 #: The metric of a raw sample: the likeliest token's log-probability, with all that were told beside it.

@@ -28,9 +28,10 @@ from subcortex.experiments.catalogue.split_modes.thread_report import (
 from subcortex.experiments.catalogue.split_modes.thread_sweep import how, sweep, sweep_batches
 from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import NOISES, believed
-from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report, Scene
+from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report
 from subcortex.experiments.laboratory.lab import Lab
 from subcortex.experiments.laboratory.llama_output import BENCH
+from subcortex.experiments.scene import Scene
 from subcortex.experiments.statistics import Interval
 
 #: A split by layers works on one GPU at a time; by rows or tensors on both, less what they tell each other.

@@ -13,7 +13,7 @@ from subcortex.experiments.catalogue.common.figures import Median, ends, from_to
 from subcortex.experiments.catalogue.common.figures import median as median_with_interval
 from subcortex.experiments.catalogue.split_modes.arms import NO_SPLIT, SplitArm, is_forward, without_places
 from subcortex.experiments.experiment import Answer, Chart, Line, Outcome, Report
-from subcortex.experiments.laboratory.lab import Reading
+from subcortex.experiments.laboratory.record import Reading
 from subcortex.experiments.statistics import VERDICT_LEVEL, Sample, Verdict, paired, verdict
 
 GENERATION, PROMPT, LOAD, MEMORY, DIVERGENCE, REFUSED = (

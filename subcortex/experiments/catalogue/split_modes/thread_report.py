@@ -11,7 +11,7 @@ from typing import Any
 from subcortex.experiments.catalogue.common.figures import Median, counted, ends, from_to, written
 from subcortex.experiments.catalogue.common.figures import median as median_with_interval
 from subcortex.experiments.experiment import Answer, Chart, Line, Report
-from subcortex.experiments.laboratory.lab import Reading, as_sample
+from subcortex.experiments.laboratory.record import Reading, as_sample
 from subcortex.experiments.statistics import Interval, Verdict, paired, verdict
 
 GENERATION, PROMPT, BATCH = "generation", "prompt", "batch"

@@ -16,9 +16,10 @@ from subcortex.experiments.catalogue.common.machine import sampled
 from subcortex.experiments.catalogue.common.tiers import LocalTier, about, gpus_of, local_tier, local_tiers
 from subcortex.experiments.certificate import certificate, engine_version
 from subcortex.experiments.choice import NOISES, Belief
-from subcortex.experiments.experiment import Answer, Experiment, Inquiry, Outcome, Report, Scene
+from subcortex.experiments.experiment import Answer, Experiment, Inquiry, Outcome, Report
 from subcortex.experiments.laboratory.lab import Lab
 from subcortex.experiments.laboratory.surroundings import tier_interpreter
+from subcortex.experiments.scene import Scene
 from subcortex.models.read import read_shape
 from subcortex.vram.plan import Estimator, plan
 from subcortex.vram.plan.from_config import ask_from

@@ -18,11 +18,12 @@ from subcortex.experiments.catalogue.tp_overhead import report
 from subcortex.experiments.catalogue.tp_overhead.figures import of_cards, of_host
 from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import Belief, believed, guessed
-from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report, Scene
+from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report
 from subcortex.experiments.laboratory.engines import Served
 from subcortex.experiments.laboratory.lab import Lab
 from subcortex.experiments.laboratory.memory import Held, settled
 from subcortex.experiments.laboratory.streams import fetched
+from subcortex.experiments.scene import Scene
 from subcortex.experiments.statistics import Interval, abba
 from subcortex.models.shape import ModelShape
 from subcortex.vram import Amount, Component, Footprint, VllmSetup, vllm
