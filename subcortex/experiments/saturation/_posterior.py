@@ -11,16 +11,16 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import exp, inf, log, log2, sqrt
+from operator import mul
 
+from subcortex.experiments.saturation._noise import Matrix, Yields, inverted, yields_of
 from subcortex.experiments.saturation.knees import Curve
 
 #: No curve of the family is exact: this much, as a share, is left to that near the knee, and so much more
 #: with each doubling further off, so that what happens at a concurrency of 1 does not place a knee at 60.
 _MISFIT, _MISFIT_A_DOUBLING = 0.006, 0.02
-#: What a window of ten seconds is taken to vary by until repeats say otherwise, and their weight against it.
-_USUAL_SHARE, _USUAL_S, _USUAL_WEIGHT = 0.03, 10.0, 2.0
 _CHAINS, _FIRST, _MOVES, _LAST_MOVES = 90, 500, 4, 10
-_SOFT = 0.8
+_SOFT = 0.4
 _REACH = 2.38 / sqrt(2 * 6)
 #: Bounds of what is drawn: logs of p and q, and r; δ is exponential.
 _SHARPNESS, _RISE, _ABRUPTNESS, _MEAN_DECLINE = (
@@ -34,45 +34,42 @@ _Place = list[float]
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """All windows at one concurrency: the mean of log tok/s, seconds, and the share left to misfit."""
+class Data:
+    """Logs of concurrencies and of tok/s there; the inverse of how those err, by row, in sums and in all."""
 
-    log_concurrency: float
-    log_speed: float
-    seconds: float
-    misfit: float
+    xs: Sequence[float]
+    ys: Sequence[float]
+    weights: Matrix
+    sums: Sequence[float]
+    total: float
 
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
-    """Curves, equally probable, and the variance of log tok/s of a window of one second."""
+    """Curves, equally probable, and what the windows came to."""
 
     curves: tuple[Curve, ...]
-    variance_s: float
+    yields: Yields
 
-    def variance(self, seconds: float, already_s: float) -> float:
-        """Return the variance of what so many more seconds say, beyond what so many have said.
+    def variance(self, concurrency: int, seconds: float, running_s: float) -> float:
+        """Return the variance of what so many more seconds at a concurrency say, beyond what has been said.
 
         However long one concurrency is measured, the family's misfit there stays; that sends the ladder on.
+
+        Args:
+            concurrency: Where.
+            seconds: To come.
+            running_s: Of the visit that they go on with; 0 where they begin one.
         """
-        before = 1 / (self.variance_s / already_s + _MISFIT**2) if already_s else 0.0
-        return 1 / (1 / (self.variance_s / (already_s + seconds) + _MISFIT**2) - before)
-
-
-def points_of(windows: Sequence[tuple[int, float, float]], near: float) -> tuple[list[Point], float]:
-    """Return windows, as (concurrency, seconds, tok/s), brought together, and a second's variance."""
-    by: dict[int, list[tuple[float, float]]] = {}
-    for concurrency, seconds, speed in windows:
-        by.setdefault(concurrency, []).append((seconds, log(speed)))
-    points = []
-    squares, degrees = _USUAL_WEIGHT * _USUAL_SHARE**2 * _USUAL_S, _USUAL_WEIGHT
-    for concurrency, found in sorted(by.items()):
-        total = sum(seconds for seconds, _ in found)
-        mean = sum(seconds * value for seconds, value in found) / total
-        squares += sum(seconds * (value - mean) ** 2 for seconds, value in found)
-        degrees += len(found) - 1
-        points.append(Point(log(concurrency), mean, total, _misfit(concurrency, near)))
-    return points, squares / degrees
+        told = 1 / self.yields.variance(running_s + seconds)
+        if running_s:
+            told -= 1 / self.yields.variance(running_s)
+        if concurrency not in self.yields.concurrencies:
+            return 1 / told + _MISFIT**2
+        place = self.yields.concurrencies.index(concurrency)
+        known = self.yields.covariance[place][place]
+        before = 1 / (known + _MISFIT**2)
+        return 1 / (1 / (1 / (1 / known + told) + _MISFIT**2) - before)
 
 
 def _misfit(concurrency: int, near: float) -> float:
@@ -81,12 +78,22 @@ def _misfit(concurrency: int, near: float) -> float:
 
 
 def posterior(windows: Sequence[tuple[int, float, float]], near: float, seed: int) -> Posterior:
-    """Return the curves that windows, as (concurrency, seconds, tok/s), allow about a concurrency."""
-    points, variance_s = points_of(windows, near)
-    data = [
-        (one.log_concurrency, one.log_speed, 1 / (variance_s / one.seconds + one.misfit**2)) for one in points
-    ]
-    top = max(one.log_concurrency for one in points)
+    """Return the curves that windows allow about a concurrency.
+
+    Args:
+        windows: (concurrency, seconds, tok/s), in their order in time.
+        near: Where about the knee is; the family is taken to be more exact there.
+        seed: Of the draws.
+    """
+    yields = yields_of(windows)
+    xs = [log(one) for one in yields.concurrencies]
+    errors = [list(row) for row in yields.covariance]
+    for i, concurrency in enumerate(yields.concurrencies):
+        errors[i][i] += _misfit(concurrency, near) ** 2
+    inverse, _ = inverted(errors)
+    sums = [sum(row) for row in inverse]
+    data = Data(xs, yields.log_speeds, inverse, sums, sum(sums))
+    top = xs[-1]
     bounds = ((log(0.5), top + log(4)), _SHARPNESS, _RISE, (log(2), top + log(4)), _ABRUPTNESS)
     rng = random.Random(seed)  # noqa: S311 - a seeded draw, no secret
 
@@ -117,7 +124,7 @@ def posterior(windows: Sequence[tuple[int, float, float]], near: float, seed: in
         _move(chains, worth, 1.0, likely, rng)
         if turn % 2:
             curves += [_curve(data, place, rng) for place in chains]
-    return Posterior(tuple(curves), variance_s)
+    return Posterior(tuple(curves), yields)
 
 
 def _next_heat(worth: Sequence[float], heat: float) -> float:
@@ -155,28 +162,29 @@ def _move(
             chains[i], worth[i] = tried, value
 
 
-def _log_likelihood(data: Sequence[tuple[float, float, float]], place: _Place) -> float:
+def _log_likelihood(data: Data, place: _Place) -> float:
     """Return the log-likelihood with the top where it fits best."""
     half, sharp, rise, limit, abrupt, decline = place
     p, q = exp(sharp), exp(abrupt)
     below, beyond = rise / p, decline / q
-    weights = total = squares = 0.0
-    for x, y, weight in data:
+    left = []
+    for x, y in zip(data.xs, data.ys, strict=True):
         up, down = p * (half - x), q * (x - limit)
-        left = (
+        left.append(
             y
             + below * (log(1 + exp(up)) if up < 30 else up)
             + beyond * (log(1 + exp(down)) if down < 30 else down)
         )
-        weights += weight
-        total += weight * left
-        squares += weight * left * left
-    return -0.5 * (squares - total * total / weights)
+    shared: float = sum(map(mul, data.sums, left))
+    squares: float = sum(
+        [one * sum(map(mul, row, left)) for one, row in zip(left, data.weights, strict=True)]
+    )
+    return -0.5 * (squares - shared * shared / data.total)
 
 
-def _curve(data: Sequence[tuple[float, float, float]], place: _Place, rng: random.Random) -> Curve:
+def _curve(data: Data, place: _Place, rng: random.Random) -> Curve:
     half, sharp, rise, limit, abrupt, decline = place
     bare = Curve(0.0, half, exp(sharp), rise, limit, exp(abrupt), decline)
-    weights = sum(weight for _, _, weight in data)
-    mean = sum(weight * (y - bare.shape(x)) for x, y, weight in data) / weights
-    return replace(bare, top=rng.gauss(mean, 1 / sqrt(weights)))
+    left = [y - bare.shape(x) for x, y in zip(data.xs, data.ys, strict=True)]
+    mean = sum(map(mul, data.sums, left)) / data.total
+    return replace(bare, top=rng.gauss(mean, 1 / sqrt(data.total)))

@@ -1,14 +1,16 @@
 """A closed-loop ladder of concurrencies that says what to measure next, or that it knows the knee. Pure.
 
-Up in doublings first, until two of them together bring less than one must; then wherever one more measurement
-tells most about the knee; until the interval of the knee is narrow. A knee's upper end is the smallest
-concurrency from which on the upper bound of the gain by doubling is under 5 % (``knees.py``).
+Up in doublings first, until two of them together bring less than one must; then over all sizes about the
+knee, down and up again, since a machine's speed drifts meanwhile (``_noise.py``); then wherever one more
+measurement tells most about the knee; until the interval of the knee is narrow. A knee's upper end is the
+smallest concurrency from which on the upper bound of the gain by doubling is under 5 % (``knees.py``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from math import exp, hypot, isfinite, log
 from statistics import fmean, median
 
@@ -18,11 +20,11 @@ from subcortex.experiments.saturation.knees import GAIN, knee_of_sweep
 from subcortex.experiments.statistics import LEVEL, Interval
 
 _A_RUNG, _FEWEST_RUNGS = 2, 4
-#: Windows at each size about the knee, and how far about it.
-_REFINED, _BELOW, _ABOVE = 7, 1.7, 2.6
+#: Windows at each size about the knee, on the way down and with those of the way up; how far about it.
+_REFINED_DOWN, _REFINED, _BELOW, _ABOVE = 4, 7, 1.7, 2.6
 _THINNED = 7
 #: The family is not exact and sizes are a fifth apart: no knee is known to better than this share.
-_FLOOR = 0.06
+_FLOOR = 0.08
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Limits:
 
     max_concurrency: int = 256
     window_s: float = 10.0
-    most_s: float = 1200.0
+    most_s: float = 1500.0
     ratio: float = 1.5
 
 
@@ -87,7 +89,7 @@ def next_step(
     """Return what to measure next, or the knee, or why there is none.
 
     Args:
-        measured: Every window so far, in any order.
+        measured: Every window so far, in the order that they were measured in: those near in time err alike.
         limits: What the ladder may do.
         seed: Of the draws; the same windows and seed give the same step.
 
@@ -106,7 +108,8 @@ def next_step(
         return up
     reach = max(one.concurrency for one in measured)
     near = _crude(measured)
-    refined = _refinement(measured, near, limits)
+    left_s = limits.most_s - sum(one.seconds for one in measured)
+    refined = _refinement(measured, near, limits, left_s) if left_s >= limits.window_s else None
     if refined is not None:
         return refined
     found = posterior([(one.concurrency, one.seconds, one.tok_s) for one in measured], near, seed)
@@ -123,13 +126,13 @@ def next_step(
         speeds = sorted(curve.top + curve.shape(log(middle)) for curve in found.curves)
         ends = (exp(_at(speeds, (1 - LEVEL) / 2)), exp(_at(speeds, (1 + LEVEL) / 2)))
         return Done(middle, interval, exp(median(speeds)), Interval(*ends))
-    spent = sum(one.seconds for one in measured)
-    if spent + limits.window_s > limits.most_s:
+    spent = limits.most_s - left_s
+    if left_s < limits.window_s:
         words = f"after {spent:.0f} s of measuring the knee may lie anywhere from {low:.1f} to {high:.1f}"
         return Inconclusive(words, middle, interval)
     # Longer the more there is already: a fraction that is always worth telling apart from before.
     seconds = limits.window_s * max(_A_RUNG, round(spent / limits.window_s / 5))
-    seconds = min(seconds, limits.most_s - spent)
+    seconds = min(seconds, left_s)
     return Measure(_most_telling(found, measured, seconds), seconds)
 
 
@@ -158,13 +161,19 @@ def _crude(measured: Sequence[Measured]) -> float:
     return max(by) / 2 if found is None else found
 
 
-def _refinement(measured: Sequence[Measured], near: float, limits: Limits) -> Measure | None:
-    """Return the next size about the knee, and up to twice it, to measure; None without one."""
+def _refinement(measured: Sequence[Measured], near: float, limits: Limits, left_s: float) -> Measure | None:
+    """Return the next size about the knee, and up to twice it, to measure; None without one.
+
+    Down from where the rungs ended with half of the windows, and up again with the rest, so that a machine
+    whose speed drifts meanwhile raises neither end over the other.
+    """
     spent = _spent(measured)
-    for concurrency in _grid(max(spent)):
-        wanted = _REFINED * limits.window_s - spent.get(concurrency, 0.0)
-        if near / _BELOW <= concurrency <= near * _ABOVE and wanted > 0.01 * limits.window_s:
-            return Measure(concurrency, wanted)
+    sizes = [one for one in _grid(max(spent)) if near / _BELOW <= one <= near * _ABOVE]
+    for windows, way in ((_REFINED_DOWN, reversed(sizes)), (_REFINED, iter(sizes))):
+        for concurrency in way:
+            wanted = windows * limits.window_s - spent.get(concurrency, 0.0)
+            if wanted > 0.01 * limits.window_s:
+                return Measure(concurrency, min(wanted, left_s))
     return None
 
 
@@ -180,13 +189,14 @@ def _most_telling(found: Posterior, measured: Sequence[Measured], seconds: float
     curves = found.curves[::_THINNED]
     knees = [curve.knee() for curve in curves]
     centre = fmean(knees)
-    spent = _spent(measured)
+    last = measured[-1].concurrency
+    running_s = sum(one.seconds for one in takewhile(lambda one: one.concurrency == last, reversed(measured)))
     best, most = 1, -1.0
-    for concurrency in _grid(max(spent)):
+    for concurrency in _grid(max(one.concurrency for one in measured)):
         speeds = [curve.top + curve.shape(log(concurrency)) for curve in curves]
         mean = fmean(speeds)
         shared = fmean((a - centre) * (b - mean) for a, b in zip(knees, speeds, strict=True))
-        noise = found.variance(seconds, spent.get(concurrency, 0.0))
+        noise = found.variance(concurrency, seconds, running_s if concurrency == last else 0.0)
         told = shared * shared / (fmean((b - mean) ** 2 for b in speeds) + noise)
         if told > most:
             best, most = concurrency, told

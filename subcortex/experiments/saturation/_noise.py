@@ -1,0 +1,170 @@
+"""How windows err: each by itself, and those near in time alike. Pure.
+
+A machine's speed wanders, so windows that follow each other share an error that no number of them averages
+out. Log throughput is taken to have a window's own noise and, on top of it, a drift in time (first-order
+autoregressive). How large that is and how long it lasts, windows say themselves: those of one visit by how
+alike they are, and visits to the same concurrency by how far they lie apart. Until they do it is taken to be
+next to nothing. A Kalman filter makes the errors independent; least squares then give what each concurrency
+yields, and how those figures err together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import exp, inf, isinf, log, sqrt
+from operator import mul
+
+#: What a window of ten seconds is taken to vary by until repeats say otherwise, and their weight against it.
+_USUAL_SHARE, _USUAL_S, _USUAL_WEIGHT = 0.03, 10.0, 2.0
+#: The drift's standard deviation over that of an average window by itself, and how likely each is beforehand.
+_RATIOS = ((0.0, 0.4), (0.5, 0.15), (1.0, 0.15), (2.0, 0.15), (4.0, 0.15))
+#: For how many average windows it lasts; without an end: a visit, and the next errs anew.
+_LASTS = (1.5, 5.0, 15.0, 50.0, inf)
+_NEGLIGIBLE = 0.01
+
+Matrix = list[list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Of log tok/s: variance of a second by itself, variance of the drift, and seconds that it lasts.
+
+    One that lasts without end lasts as long as its visit.
+    """
+
+    second: float
+    drift: float
+    lasts_s: float
+
+    def variance(self, seconds: float) -> float:
+        """Return the variance of the mean of a visit of so many seconds."""
+        lasting = seconds / self.lasts_s
+        left = 2 * (lasting - 1 + exp(-lasting)) / lasting**2 if lasting else 1.0
+        return self.second / seconds + self.drift * left
+
+
+@dataclass(frozen=True, slots=True)
+class Yields:
+    """What each concurrency yields.
+
+    Args:
+        concurrencies: Requests at once, rising.
+        log_speeds: Of each, the log of tok/s.
+        covariance: How those err together.
+        noises: How windows may err, with the probability of each.
+    """
+
+    concurrencies: tuple[int, ...]
+    log_speeds: tuple[float, ...]
+    covariance: Matrix
+    noises: tuple[tuple[float, Noise], ...]
+
+    def variance(self, seconds: float) -> float:
+        """Return the variance of the mean of a visit of so many seconds."""
+        return sum(share * noise.variance(seconds) for share, noise in self.noises)
+
+
+def yields_of(windows: Sequence[tuple[int, float, float]]) -> Yields:
+    """Return what windows, as (concurrency, seconds, tok/s) in their order in time, say together."""
+    sizes = sorted({one[0] for one in windows})
+    mean_s = sum(one[1] for one in windows) / len(windows)
+    usual = _USUAL_SHARE**2 * _USUAL_S
+    found = []
+    for ratio, share in _RATIOS:
+        lasts = _LASTS if ratio else _LASTS[:1]
+        for windows_long in lasts:
+            # In units of a second's own variance, which follows.
+            noise = Noise(1.0, ratio**2 / mean_s, windows_long * mean_s)
+            score, unit, speeds, covariance = _fitted(windows, sizes, noise, usual)
+            noise = Noise(unit, noise.drift * unit, noise.lasts_s)
+            found.append((score + log(share / len(lasts)), noise, speeds, covariance))
+    best = max(one[0] for one in found)
+    found = [one for one in found if exp(one[0] - best) > _NEGLIGIBLE]
+    total = sum(exp(one[0] - best) for one in found)
+    shares = [exp(one[0] - best) / total for one in found]
+    means = [
+        sum(share * one[2][i] for share, one in zip(shares, found, strict=True)) for i in range(len(sizes))
+    ]
+    together = [
+        [
+            sum(
+                share * (one[3][i][j] + (one[2][i] - means[i]) * (one[2][j] - means[j]))
+                for share, one in zip(shares, found, strict=True)
+            )
+            for j in range(len(sizes))
+        ]
+        for i in range(len(sizes))
+    ]
+    noises = tuple((share, one[1]) for share, one in zip(shares, found, strict=True))
+    return Yields(tuple(sizes), tuple(means), together, noises)
+
+
+def _fitted(
+    windows: Sequence[tuple[int, float, float]], sizes: Sequence[int], noise: Noise, usual: float
+) -> tuple[float, float, list[float], Matrix]:
+    """Return the log-likelihood of a noise, its unit, each size's log tok/s, and their covariance."""
+    n, rows, logs = len(sizes), *_independent(windows, sizes, noise)
+    precision = [[0.0] * n for _ in range(n)]
+    right, squares = [0.0] * n, 0.0
+    for row in rows:
+        y = row[-1]
+        squares += y * y
+        for i in range(n):
+            if row[i]:
+                right[i] += row[i] * y
+                for j in range(n):
+                    precision[i][j] += row[i] * row[j]
+    inverse, log_size = inverted(precision)
+    speeds = [sum(map(mul, line, right)) for line in inverse]
+    # What the concurrencies do not explain, besides what is usual.
+    squares = max(squares - sum(map(mul, speeds, right)), 0.0) + _USUAL_WEIGHT * usual
+    degrees = _USUAL_WEIGHT + len(windows) - n
+    unit = squares / degrees
+    score = -0.5 * (logs + log_size + degrees * log(squares))
+    return score, unit, speeds, [[unit * one for one in line] for line in inverse]
+
+
+def _independent(
+    windows: Sequence[tuple[int, float, float]], sizes: Sequence[int], noise: Noise
+) -> tuple[list[list[float]], float]:
+    """Return each window's part of each size, and its log tok/s, with errors made independent.
+
+    Also the sum of the logs of their variances.
+    """
+    n = len(sizes)
+    place = {size: i for i, size in enumerate(sizes)}
+    expected, spread, logs = [0.0] * (n + 1), noise.drift, 0.0
+    before, before_s = 0, 0.0
+    rows = []
+    for concurrency, seconds, speed in windows:
+        anew = isinf(noise.lasts_s) and concurrency != before
+        kept = 0.0 if anew else exp(-(before_s + seconds) / 2 / noise.lasts_s)
+        spread = kept**2 * spread + (1 - kept**2) * noise.drift
+        before, before_s = concurrency, seconds
+        row = [-kept * one for one in expected]
+        row[place[concurrency]] += 1.0
+        row[n] += log(speed)
+        variance = spread + noise.second / seconds
+        gain = spread / variance
+        expected = [kept * one + gain * off for one, off in zip(expected, row, strict=True)]
+        spread *= 1 - gain
+        logs += log(variance)
+        scale = 1 / sqrt(variance)
+        rows.append([scale * one for one in row])
+    return rows, logs
+
+
+def inverted(matrix: Sequence[Sequence[float]]) -> tuple[Matrix, float]:
+    """Return the inverse of a positive definite matrix, and the log of its determinant."""
+    n = len(matrix)
+    left = [[*row, *(float(i == j) for j in range(n))] for i, row in enumerate(matrix)]
+    size = 0.0
+    for i in range(n):
+        pivot = left[i][i]
+        size += log(pivot)
+        here = left[i] = [one / pivot for one in left[i]]
+        for j in range(n):
+            if j != i and (factor := left[j][i]):
+                left[j] = [one - factor * other for one, other in zip(left[j], here, strict=True)]
+    return [row[n:] for row in left], size
