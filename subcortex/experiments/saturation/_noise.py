@@ -3,9 +3,9 @@
 A machine's speed wanders, so windows that follow each other share an error that no number of them averages
 out. Log throughput is taken to have a window's own noise and, on top of it, a drift in time (first-order
 autoregressive). How large that is and how long it lasts, windows say themselves: those of one visit by how
-alike they are, and visits to the same concurrency by how far they lie apart. Until they do it is taken to be
-next to nothing. A Kalman filter makes the errors independent; least squares then give what each concurrency
-yields, and how those figures err together.
+alike they are, and visits to the same concurrency by how far they lie apart. Every size and length that they
+leave possible counts, as likely as they make it. A Kalman filter makes the errors independent; least squares
+then give what each concurrency yields, and how those figures err together.
 """
 
 from __future__ import annotations
