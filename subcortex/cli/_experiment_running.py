@@ -186,7 +186,8 @@ def _how_far(run: RunRecord, waits: str | None) -> str:
         return f"waits: {waits}" if waits else "waits for the machine"
     if run.state == "yielded":
         why = waits or str((run.error or {}).get("message") or "")
-        return f"gave way{f': {why}' if why else ''}; it goes on by itself"
+        when = "in its window" if run.asked_by == "schedule" else "by itself"
+        return f"gave way{f': {why}' if why else ''}; it goes on {when}"
     if run.state == "measured":
         return "measured; its answers are written down"
     return view.progress_line(run)

@@ -120,11 +120,13 @@ def check_gates(inquiry: Inquiry, done: Sequence[RunRecord]) -> None:
     for name in sorted(inquiry.after):
         last = [run for run in done if run.experiment == name and run.expired_at is None][-1:]
         for answer in forms.report_from_json(last[0].report or {}).answers if last else ():
-            if answer.outcome in ("failed", "inconclusive"):
-                raise InvalidRequest(
-                    f"{name} forbids it: {answer.statement}",
-                    hint=f"Mend that, then `subcortex experiments run {name} --again`.",
-                )
+            again = f"subcortex experiments run {name} --again"
+            if answer.outcome == "failed":
+                words = f"{name} forbids it: {answer.statement}"
+                raise InvalidRequest(words, hint=f"Mend that, then `{again}`.")
+            if answer.outcome == "inconclusive":
+                words = f"{name} has not come to an end: {answer.statement}"
+                raise InvalidRequest(words, hint=f"Give it more time: `{again} --minutes 10`.")
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

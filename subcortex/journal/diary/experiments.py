@@ -57,6 +57,12 @@ __all__ = [
     "yielded",
 ]
 
+#: Whose wish waits for least comes first.
+_PATIENCE: tuple[AskedBy, ...] = ("person", "agent", "schedule")
+_TAKE_OVER = """
+UPDATE experiment_runs SET asked_by = ?, seconds = max(seconds, ?), gap_id = coalesce(gap_id, ?),
+  drive = coalesce(drive, ?) WHERE id = ?
+"""
 _INSERT_RUN = """
 INSERT INTO experiment_runs (id, at, experiment, subject, state, inquiry, asked_by, gap_id, drive, seconds,
     digest)
@@ -83,7 +89,7 @@ UPDATE experiment_runs SET state = :state, ended_at = :at, owner_pid = NULL, own
 
 
 class Sampled(Protocol):
-    """A raw sample, as the laboratory has it (``experiments.laboratory.lab.Reading``)."""
+    """A raw sample, as the laboratory has it (``experiments.laboratory.record.Reading``)."""
 
     @property
     def metric(self) -> str: ...
@@ -117,6 +123,9 @@ def enqueue(
 ) -> RunRecord:
     """Have a run wait for the machine. The same question that waits or runs already is not asked twice.
 
+    It is whose wish is kept with least patience from then on: a person's before an agent's before the
+    schedule's, with as much time as any of them gave.
+
     Args:
         diary: The journal's database.
         experiment: Its name in the catalogue.
@@ -137,11 +146,14 @@ def enqueue(
     run_id = new_thought_id()
     with diary.transaction() as conn:
         there = conn.execute(
-            "SELECT id FROM experiment_runs WHERE experiment = ? AND subject = ? AND digest = ?"
+            "SELECT id, asked_by FROM experiment_runs WHERE experiment = ? AND subject = ? AND digest = ?"
             " AND state IN ('queued', 'running', 'yielded') ORDER BY seq LIMIT 1",
             (storable(experiment), storable(subject), digest),
         ).fetchone()
         if there is not None:
+            if _PATIENCE.index(asked_by) < _PATIENCE.index(there["asked_by"]):
+                taken = (asked_by, seconds, gap_id, storable(drive.upper()) if drive else None, there["id"])
+                conn.execute(_TAKE_OVER, taken)
             return queries.whole(conn, there["id"])
         named = (storable(experiment), storable(subject), _json(inquiry), asked_by, gap_id)
         at = timestamp(diary.clock.now())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,8 @@ from subcortex.mind.keeping import DriveKeeper
 STANDING_WORTH = 0.25
 #: Runs that came to nothing for the same certificate before a question is let be.
 _MOST_FAILURES = 2
+#: An answer that left its question open, for want of time or of samples.
+_OPEN = "inconclusive"
 WAITING: tuple[RunState, ...] = ("queued", "running", "yielded")
 #: What has to run before and never will.
 _NEVER = "never"
@@ -87,11 +90,11 @@ class Board:
         gaps: Open questions.
         asking: Gap id → its drive; ``default`` for those that no drive raised.
         default: The more pressed of the drives that want to find out.
-        memo: Digest → the run that answered it.
+        memo: Digest → the run that answered it; an answer that was inconclusive once is not one yet.
         under_way: Digests of runs that wait or run.
-        failures: Digest → how often a run of it came to nothing.
-        wrong: Digests whose answer was that something is not as it must be, or may not be: what comes after
-            is forbidden.
+        failures: Digest → how often a run of it came to nothing, or to nothing conclusive.
+        wrong: Digests whose last answer was that something is not as it must be, or could not be told as
+            often as it is tried: what comes after is forbidden.
     """
 
     gaps: Sequence[GapRecord] = ()
@@ -157,25 +160,28 @@ def seen(diary: Diary, keeper: DriveKeeper) -> Board:
         name = drives.get(gap.session_id or "")
         asking[gap.id] = Asking(name, levels[name]) if name else default
     failed: tuple[RunState, ...] = ("failed",)
-    failures: dict[str, int] = {}
-    for run in experiments.runs(diary, states=failed):
-        failures[run.digest] = failures.get(run.digest, 0) + 1
     under_way = experiments.runs(diary, states=WAITING)
-    over = experiments.runs(diary, states=("measured", "settled"))
+    over = [run for run in experiments.runs(diary, states=("measured", "settled")) if run.expired_at is None]
+    vain = [*experiments.runs(diary, states=failed), *(run for run in over if _came_to(run) == _OPEN)]
+    failures = Counter(run.digest for run in vain)
+    last = {run.digest: _came_to(run) for run in over}
+    open_still = {digest for digest, outcome in last.items() if outcome == _OPEN}
+    again = {digest for digest in open_still if failures[digest] < _MOST_FAILURES}
     return Board(
         gaps,
         asking,
         default,
-        experiments.remembered(diary),
+        {digest: run_id for digest, run_id in experiments.remembered(diary).items() if digest not in again},
         frozenset(run.digest for run in under_way),
         failures,
-        frozenset(run.digest for run in over if _is_wrong(run)),
+        frozenset(digest for digest, outcome in last.items() if outcome == "failed") | (open_still - again),
     )
 
 
-def _is_wrong(run: RunRecord) -> bool:
+def _came_to(run: RunRecord) -> str | None:
     answers = (run.report or {}).get("answers") or [{}]
-    return run.expired_at is None and answers[0].get("outcome") in ("failed", "inconclusive")
+    outcome = answers[0].get("outcome")
+    return None if outcome is None else str(outcome)
 
 
 def proposals(scene: Scene, among: Iterable[Experiment], board: Board) -> list[Proposal]:

@@ -223,7 +223,8 @@ class Experimenting:
         """Do what can be done now; return whether anything is left that could be done soon."""
         runs = await self._ledger.open_runs()
         # What nothing comes of keeps no daemon up.
-        self.open_runs = len([run for run in runs if not self._is_at_rest(run)])
+        left = [run for run in runs if not self._is_at_rest(run)]
+        self.open_runs = len(left)
         if self._turn.lending.taken:
             await self._look_for_others()
         # One at a time: somebody may have started a worker by hand, or one would not die.
@@ -244,13 +245,21 @@ class Experimenting:
             self.waits[run.id] = why
         for gone in self.waits.keys() - {run.id for run in runs}:
             del self.waits[gone]
-        return self.open_runs > 0
+        now = self._clock.now()
+        return any(
+            run.state not in ("queued", "yielded") or out_of_window(run, now, self._is_open) is None
+            for run in left
+        )
 
     def _is_at_rest(self, run: RunRecord) -> bool:
         """Return whether nothing comes of an open run as things are."""
         # The schedule's own run waits for a window, and there may be none any more.
-        orphan = run.asked_by == "schedule" and not self._config.experiments.windows
+        orphan = run.asked_by == "schedule" and not self._has_windows
         return self._ledger.is_stuck(run.id) or (orphan and run.state in ("queued", "yielded"))
+
+    @property
+    def _has_windows(self) -> bool:
+        return self._windows is not None and self._windows.comes
 
     def _is_open(self, now: datetime) -> bool:
         return self._windows is not None and self._windows.open_at(now)
@@ -272,7 +281,7 @@ class Experimenting:
         if spent and run.asked_by != "person":
             return "the day's minutes are spent (experiments.minutes_a_day)"
         if why := out_of_window(run, self._clock.now(), self._is_open):
-            return why
+            return why if self._has_windows else "no window comes for it: run it by name, or cancel it"
         if self._thinking():
             return "thoughts are under way"
         quiet = may_begin(run, self._idle_s(), self._pace.quiet_s, self._config.agent.idle_s)

@@ -30,7 +30,10 @@ class Windows:
             ConfigError: A line is none of cron's.
         """
         self._scheduler: AsyncIOScheduler | None = None
-        self._triggers = triggers = checked(lines)
+        now = datetime.now().astimezone()
+        # The 31st of February is looked for through all years, each time.
+        triggers = [one for one in checked(lines) if one.get_next_fire_time(None, now) is not None]
+        self._triggers = triggers
         if not triggers:
             return
         from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -41,6 +44,11 @@ class Windows:
         for trigger in triggers:
             self._scheduler.add_job(tick, trigger)
         self._scheduler.start()
+
+    @property
+    def comes(self) -> bool:
+        """Whether any of them ever comes."""
+        return bool(self._triggers)
 
     def open_at(self, now: datetime) -> bool:
         """Return whether an aware time lies in a minute in which something may begin."""
@@ -79,7 +87,9 @@ def checked(lines: Sequence[str]) -> list[CronTrigger]:
 def is_open(triggers: Sequence[CronTrigger], now: datetime) -> bool:
     """Return whether an aware time lies in a minute that one of the triggers names."""
     minute = now.astimezone().replace(second=0, microsecond=0)
-    return any(trigger.get_next_fire_time(None, minute) == minute for trigger in triggers)
+    ticks = (trigger.get_next_fire_time(None, minute) for trigger in triggers)
+    # In the hour that comes twice, times of two zones are never equal.
+    return any(tick is not None and tick.timestamp() == minute.timestamp() for tick in ticks)
 
 
 def _with_named_days(line: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from subcortex.errors import InvalidRequest
 from subcortex.experiments.laboratory.record import Reading
 from subcortex.journal.diary import Diary, experiments
-from subcortex.journal.diary.experiment_records import RunRecord
+from subcortex.journal.diary.experiment_records import AskedBy, RunRecord
 
 
 class Stopped:
@@ -44,15 +44,23 @@ def diary(tmp_path: Path, clock: Stopped):
         yield opened
 
 
-def enqueue(diary: Diary, experiment: str = "load_time", *, digest: str = "d", gpus: int = 2) -> RunRecord:
+def enqueue(
+    diary: Diary,
+    experiment: str = "load_time",
+    *,
+    digest: str = "d",
+    gpus: int = 2,
+    asked_by: AskedBy = "schedule",
+    seconds: float = 60.0,
+) -> RunRecord:
     inquiry = {"question": "How long?", "needs": {"gpus": gpus}}
     return experiments.enqueue(
         diary,
         experiment=experiment,
         subject="fast",
         inquiry=inquiry,
-        asked_by="schedule",
-        seconds=60.0,
+        asked_by=asked_by,
+        seconds=seconds,
         digest=digest,
         drive="learning",
     )
@@ -121,6 +129,18 @@ def test_the_same_question_in_the_queue_is_the_same_run_until_it_is_over(diary: 
     assert [run.state for run in experiments.runs(diary)] == ["cancelled", "queued", "queued"]
     assert len(experiments.runs(diary, states=["queued"])) == 2
     assert experiments.runs(diary, limit=1)[0].seq == 3
+
+
+def test_a_run_that_somebody_with_less_patience_asks_for_too_becomes_his(diary: Diary):
+    run = enqueue(diary)
+    experiments.begin(diary, run.id)
+    experiments.yielded(diary, run.id, "a thought came")
+    by_agent = enqueue(diary, asked_by="agent", seconds=30.0)
+    assert (by_agent.id, by_agent.asked_by, by_agent.seconds) == (run.id, "agent", 60.0)
+    by_person = enqueue(diary, asked_by="person", seconds=600.0)
+    assert (by_person.id, by_person.asked_by, by_person.seconds) == (run.id, "person", 600.0)
+    assert by_person.state == "yielded"
+    assert enqueue(diary).asked_by == "person"
 
 
 def test_what_is_over_stays_over(diary: Diary):

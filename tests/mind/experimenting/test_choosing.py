@@ -110,8 +110,7 @@ def test_what_is_known_is_only_told_to_who_asks(config, diary, scene):
     assert "known for this very machine" in told.why
 
 
-@pytest.mark.parametrize("outcome", ["failed", "inconclusive"])
-def test_peers_are_looked_at_first_and_forbid_what_follows(config, diary, scene, outcome):
+def test_peers_are_looked_at_first_and_forbid_what_follows(config, diary, scene):
     sound = inquiry(experiment="peers", quantity="intact", unit="", worth=0.01, minutes=0.2)
     gate, links = Named("peers", sound), Links(inquiry(after=frozenset({"peers"})))
     first, second = choose(config, diary, scene, among=[links, gate])
@@ -121,9 +120,24 @@ def test_peers_are_looked_at_first_and_forbid_what_follows(config, diary, scene,
     # Not applicable, it forbids nothing; wrong, it does.
     nowhere = Named("peers", why_not="there is one GPU")
     assert names(config, diary, scene, links, nowhere) == ["links"]
-    bad = answer(outcome=outcome, quantity="intact", value=None, low=None, high=None)
+    bad = answer(outcome="failed", quantity="intact", value=None, low=None, high=None)
     measured(diary, sound, Report((bad,)))
     assert names(config, diary, scene, links, gate) == []
+    # Somebody has mended it: the last look counts.
+    measured(diary, sound, Report((replace(bad, outcome="passed"),)))
+    assert names(config, diary, scene, links, gate) == ["links"]
+
+
+def test_a_look_that_was_cut_off_is_taken_once_more_and_then_left_to_a_person(config, diary, scene):
+    sound = inquiry(experiment="peers", quantity="intact", unit="", worth=0.01, minutes=0.2)
+    gate, links = Named("peers", sound), Links(inquiry(after=frozenset({"peers"})))
+    cut = answer(outcome="inconclusive", quantity="intact", value=None, low=None, high=None)
+    measured(diary, sound, Report((cut,)))
+    assert names(config, diary, scene, links, gate) == ["peers", "links"]
+    measured(diary, sound, Report((cut,)))
+    assert names(config, diary, scene, links, gate) == []
+    measured(diary, sound, Report((replace(cut, outcome="passed"),)))
+    assert names(config, diary, scene, links, gate) == ["links"]
 
 
 def test_once_peers_are_sound_the_rest_is_free(config, diary, scene):
