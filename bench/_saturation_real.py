@@ -7,6 +7,7 @@ import random
 import tempfile
 import time
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -124,14 +125,19 @@ def _means(windows: dict[int, list[float]]) -> list[tuple[float, float]]:
     return [(float(size), sum(each) / len(each)) for size, each in windows.items()]
 
 
-def _interval(windows: dict[int, list[float]]) -> Sequence[float] | None:
-    """Return how well the sweep itself knows its knee: 90 %, by bootstrap over each size's windows."""
+def _interval(windows: dict[int, list[float]]) -> Sequence[float | None]:
+    """Return how well the sweep itself knows its knee: 90 %, by bootstrap over its two visits to each size.
+
+    Windows of one visit err alike. Where a draw has no knee, that lies above all that have; an end that falls
+    among them is None.
+    """
     rng = random.Random(1)
+    half = _DENSE_WINDOWS // 2
+    visits = {size: (sum(each[:half]) / half, sum(each[half:]) / half) for size, each in windows.items()}
     drawn = [
-        knee_of_sweep(_means({size: rng.choices(each, k=len(each)) for size, each in windows.items()}))
+        knee_of_sweep([(float(size), sum(rng.choices(both, k=2)) / 2) for size, both in visits.items()])
         for _ in range(_DRAWS)
     ]
-    known = sorted(one for one in drawn if one is not None)
-    if len(known) < _DRAWS // 2:
-        return None
-    return [round(known[round(share * (len(known) - 1))], 2) for share in (0.05, 0.95)]
+    ranked = sorted(inf if one is None else one for one in drawn)
+    ends = (ranked[round(share * (len(ranked) - 1))] for share in (0.05, 0.95))
+    return [None if one == inf else round(one, 2) for one in ends]

@@ -46,6 +46,7 @@ class Timing:
         look_every_s: Between looks at a running engine; ``misses`` in a row and it counts as hung.
         watch_s: For whoever watches starts.
         room_s: For memory that is being given back to show as free.
+        sleep_room_s: The same for host memory to sleep in; somebody may wait for the GPU meanwhile.
         room_poll_s: Between looks at it.
     """
 
@@ -55,6 +56,7 @@ class Timing:
     misses: int = 3
     watch_s: float = 10.0
     room_s: float = 15.0
+    sleep_room_s: float = 2.0
     room_poll_s: float = 0.2
 
 
@@ -181,7 +183,7 @@ class Running:
                     apply(machine.Stopped())
                     return
             else:
-                await self._room()
+                await self._room(self._timing.room_s)
                 self.remains = True
                 await self._start()
             await self._come()
@@ -263,7 +265,9 @@ class Running:
 
     async def _sleep(self, rest: Rest) -> None:
         # What was free when this was decided may be somebody else's by now.
-        if await self._lacks_room():
+        try:
+            await self._room(self._timing.sleep_room_s)
+        except _NoRoom:
             self._ties.apply(machine.NoRoom())
             return
         self._resting, self._slept = True, rest
@@ -275,7 +279,7 @@ class Running:
 
     async def _wake(self) -> None:
         try:
-            await self._room()
+            await self._room(self._timing.room_s)
         except _NoRoom:
             self._ties.apply(machine.NoRoom())
             return
@@ -303,7 +307,7 @@ class Running:
                 transient=True,
             )
 
-    async def _room(self) -> None:
+    async def _room(self, within_s: float) -> None:
         """Wait until the room that was decided on shows as free.
 
         Raises:
@@ -311,7 +315,7 @@ class Running:
         """
         if self._memory is None:
             return
-        until_s = self._clock.monotonic_s() + self._timing.room_s
+        until_s = self._clock.monotonic_s() + within_s
         while missing := await self._lacks_room():
             device, mib = max(missing.items(), key=lambda pair: pair[1])
             where = "host memory" if device == HOST else f"GPU {device}"

@@ -292,6 +292,8 @@ def test_who_was_to_sleep_in_memory_that_another_program_took_meanwhile_is_stopp
     told.run(30.0)
     assert told.fleet.state("deep") is TierState.STOPPED
     assert told.engines["deep"].held == {}
+    told_of = [facts for _, name, kind, facts in told.events if (name, kind) == ("deep", "no_room")]
+    assert told_of == [{"missing_mib": 40_000.0, "device": "host memory"}]
     states = [kind for _, name, kind, facts in told.events if name == "deep" and "was" in facts]
     assert states[-3:] == ["sleeping", "stopping", "stopped"]
     told.do(told.fleet.resume)

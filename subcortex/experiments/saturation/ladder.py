@@ -123,7 +123,9 @@ def next_step(
     if 2 * low > reach:
         return Inconclusive(f"throughput still grows at {reach} at once, the most allowed", middle, interval)
     if high <= limits.ratio * low and 2 * middle <= reach:
-        speeds = sorted(curve.top + curve.shape(log(middle)) for curve in found.curves)
+        # Fewer than one request were never measured.
+        at = log(max(1.0, middle))
+        speeds = sorted(curve.top + curve.shape(at) for curve in found.curves)
         ends = (exp(_at(speeds, (1 - LEVEL) / 2)), exp(_at(speeds, (1 + LEVEL) / 2)))
         return Done(middle, interval, exp(median(speeds)), Interval(*ends))
     spent = limits.most_s - left_s

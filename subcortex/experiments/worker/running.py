@@ -159,11 +159,14 @@ async def _done(experiment: Experiment, inquiry: Inquiry, lab: Lab, limit_s: flo
     if report is None and lab.metrics:
         # With samples and no time left it starts nothing, and tells what they come to.
         report = await _within(experiment, inquiry, lab, _TELLING_S) or Report(())
-    if report is None or not (report.answers or lab.metrics):
+    if report is None:
         raise DeadlineExceeded(
-            f"{experiment.name} was not done within {limit_s:.3g} s, and nothing was measured",
+            f"{experiment.name} was not done within {limit_s:.0f} s, and nothing was measured",
             hint="Give it more minutes.",
         )
+    if not (report.answers or lab.metrics):
+        why = " ".join(report.noticed) or "it does not say why."
+        raise EngineFailed(f"{experiment.name} measured nothing: {why}")
     answered = any(one.quantity == inquiry.quantity for one in report.answers)
     if not report.answers or (not answered and lab.seconds_left <= 0):
         return replace(report, answers=(_unanswered(inquiry, lab), *report.answers))
@@ -187,12 +190,13 @@ async def _within(experiment: Experiment, inquiry: Inquiry, lab: Lab, limit_s: f
 def _unanswered(inquiry: Inquiry, lab: Lab) -> Answer:
     """Return that time was over before the question was answered, and what there is."""
     counts = ", ".join(f"{len(lab.readings(metric))} of {metric}" for metric in lab.metrics)
+    why = "time was over, and its samples are too few" if lab.seconds_left <= 0 else "its samples are too few"
     return Answer(
         quantity=inquiry.quantity,
         about=inquiry.about,
         unit=inquiry.unit,
         outcome="inconclusive",
-        statement=f"{inquiry.about}: inconclusive; time was over, and its samples are too few ({counts})",
+        statement=f"{inquiry.about}: inconclusive; {why} ({counts})",
         tier=None if inquiry.subject == "machine" else inquiry.subject,
     )
 

@@ -89,12 +89,19 @@ def boots(diary: Diary, run_id: str) -> list[TrialBootRecord]:
         return [TrialBootRecord(json.loads(row["facts"])) for row in conn.execute(sql, (run_id,))]
 
 
-def remembered(diary: Diary) -> dict[str, str]:
-    """Return digests that are answered, and the latest run that answered each; expired ones left out."""
+def remembered(diary: Diary, *, conclusive: bool = False) -> dict[str, str]:
+    """Return digests that are answered, and the latest run that answered each; expired ones left out.
+
+    Args:
+        diary: The journal's database.
+        conclusive: Leave those out, too, whose first answer is inconclusive.
+    """
     sql = (
-        "SELECT digest, id FROM experiment_runs WHERE state IN ('measured', 'settled')"
-        " AND expired_at IS NULL ORDER BY seq"
+        "SELECT digest, id FROM experiment_runs WHERE state IN ('measured', 'settled') AND expired_at IS NULL"
     )
+    if conclusive:
+        sql += " AND coalesce(report ->> '$.answers[0].outcome', '') <> 'inconclusive'"
+    sql += " ORDER BY seq"
     with diary.reading() as conn:
         return {row["digest"]: row["id"] for row in conn.execute(sql)}
 

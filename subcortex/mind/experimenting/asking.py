@@ -43,7 +43,7 @@ def ask(
         names: Of experiments in the catalogue, done in this order.
         subject: Only of this tier, or of ``machine``; None for all that they can be asked of.
         minutes: What each may take; None for three times what is expected.
-        again: Measure anew what is remembered.
+        again: Measure anew what is remembered; what was inconclusive is in any case.
         scene: This machine, if somebody has just looked.
 
     Raises:
@@ -55,7 +55,8 @@ def ask(
     wanted = [catalogue.find(name) for name in names]
     seen = scene or scene_of(config)
     expire_changed(diary, seen)
-    known = experiments.remembered(diary)
+    # What could not be told the last time was asked for again.
+    known = experiments.remembered(diary, conclusive=True)
     found: dict[str, RunRecord] = {}
     for experiment in wanted:
         for inquiry in _inquiries(experiment, seen, subject):

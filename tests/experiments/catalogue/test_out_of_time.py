@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from subcortex.config import parse
+from subcortex.errors import EngineFailed
 from subcortex.experiments import catalogue, forms
 from subcortex.experiments.catalogue.peer_trust.experiment import report_of as trusted
 from subcortex.experiments.experiment import Report
@@ -63,11 +64,14 @@ def two_h200() -> Scene:
     return Scene(config, load_snapshot(HERE / "hardware.json"), Path("python3"), tools)
 
 
-async def told(raw: Mapping[str, Any], scene: Scene, kept: Sequence[Reading]) -> Report:
+async def told(raw: Mapping[str, Any], scene: Scene, kept: Sequence[Reading]) -> tuple[Report, Report]:
+    """Return what the experiment itself tells, and what its worker makes of that."""
     nothing: Any = Nothing()
     lab = Lab(scene, nothing, nothing, seconds=0.0, earlier=kept)
     inquiry = forms.inquiry_from_json(raw["run"]["inquiry"])
-    return await _done(catalogue.find(raw["run"]["experiment"]), inquiry, lab, 30.0)
+    experiment = catalogue.find(raw["run"]["experiment"])
+    # The worker would answer for one that tried to start something.
+    return await experiment.run(lab, inquiry), await _done(experiment, inquiry, lab, 30.0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.15, 0.6])
@@ -78,8 +82,9 @@ async def test_a_run_that_was_cut_off_anywhere_has_an_answer_and_blames_nothing(
     raw = json.loads(file.read_text("utf-8"))
     readings = readings_of(raw)
     kept = readings[: max(1, int(share * len(readings)))]
-    report = await told(raw, two_h200(), kept)
+    own, report = await told(raw, two_h200(), kept)
     assert report.answers[0].quantity == raw["run"]["inquiry"]["quantity"]
+    assert share < 0.5 or own == report
     # Nothing failed in any of these runs but what was refused, which is among the samples.
     if not any(one.metric == "refused" for one in kept):
         assert {one.outcome for one in report.answers} & {"failed"} == set()
@@ -135,3 +140,18 @@ async def test_on_a_cpu_one_sample_is_no_answer_and_starts_nothing(
     assert not keep.boots
     assert not keep.kept
     assert not keep.commands
+
+
+async def test_what_measured_nothing_says_why_and_not_that_time_was_over(folder: Path) -> None:
+    scene = scene_for(config_for(folder))
+    experiment = catalogue.find("load_time")
+    inquiry = next(iter(experiment.inquiries(scene)))
+
+    class Vain(type(experiment)):  # type: ignore[misc]
+        async def run(self, lab: Lab, inquiry: Any) -> Report:
+            return Report((), noticed=("Its files could not be dropped from memory.",))
+
+    nothing: Any = Nothing()
+    lab = Lab(scene, nothing, nothing, seconds=1000.0)
+    with pytest.raises(EngineFailed, match=r"load_time measured nothing: Its files could not be dropped"):
+        await _done(Vain(), inquiry, lab, 1000.0)

@@ -195,6 +195,18 @@ def test_minutes_of_all_lives_count_and_those_between_do_not(diary: Diary, clock
     assert experiments.spent_gpu_minutes(diary, clock.at) == 0
 
 
+def test_what_was_inconclusive_is_no_answer_to_who_wants_one(diary: Diary):
+    run = enqueue(diary, digest="a")
+    experiments.begin(diary, run.id)
+    experiments.measured(diary, run.id, {"answers": [{"outcome": "inconclusive"}]}, {})
+    assert experiments.remembered(diary) == {"a": run.id}
+    assert experiments.remembered(diary, conclusive=True) == {}
+    again = enqueue(diary, digest="a")
+    experiments.begin(diary, again.id)
+    experiments.measured(diary, again.id, {"answers": [{"outcome": "alike"}]}, {})
+    assert experiments.remembered(diary, conclusive=True) == {"a": again.id}
+
+
 def test_a_figure_that_is_none_is_refused_and_nothing_of_it_kept(diary: Diary):
     run = enqueue(diary)
     experiments.begin(diary, run.id)

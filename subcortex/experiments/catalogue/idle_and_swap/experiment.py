@@ -33,7 +33,7 @@ from subcortex.experiments.choice import NOISES
 from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report
 from subcortex.experiments.laboratory import pagecache
 from subcortex.experiments.laboratory.engines import Served
-from subcortex.experiments.laboratory.lab import Lab
+from subcortex.experiments.laboratory.lab import Lab, OutOfTime
 from subcortex.experiments.laboratory.memory import Held, settled
 from subcortex.experiments.scene import Scene
 from subcortex.types import Message, Rest
@@ -152,7 +152,11 @@ class _Round:
         await lab.cool()
         self.before = await settled(None, self.gpus)
         cold = not lab.readings("start", arm="cold") and await self._forgotten()
-        await self._life(tier, "cold" if cold else "warm")
+        try:
+            await self._life(tier, "cold" if cold else "warm")
+        except OutOfTime:
+            self.noticed.append(f"{about(self.tier)}: time was over in the middle of its first start.")
+            return
         while self._another_life():
             limit = asyncio.timeout(max(1.0, lab.seconds_left - _LAST_S))
             try:
@@ -161,8 +165,8 @@ class _Round:
             except SubcortexError as error:
                 self.noticed.append(f"{about(self.tier)} did not start again: {error.message.rstrip('.')}.")
                 return
-            except TimeoutError:
-                if not limit.expired():
+            except (TimeoutError, OutOfTime) as error:
+                if isinstance(error, TimeoutError) and not limit.expired():
                     raise
                 self.noticed.append(f"{about(self.tier)}: time was over in the middle of a second start.")
                 return
@@ -181,11 +185,13 @@ class _Round:
 
     async def _within(self, limit_s: float, doing: str, work: Awaitable[_T]) -> _T:
         """Wait so long at the most, and no longer than the run's time: what was seen is still to be told."""
-        limit_s = max(1.0, min(limit_s, self.lab.seconds_left - _LAST_S))
+        left_s = max(1.0, self.lab.seconds_left - _LAST_S)
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(min(limit_s, left_s)):
                 return await work
         except TimeoutError:
+            if left_s < limit_s:
+                raise OutOfTime(f"the run's time was over before it could {doing}") from None
             raise EngineFailed(f"it did not {doing} within {limit_s:.0f} s") from None
 
     async def _forgotten(self) -> bool:

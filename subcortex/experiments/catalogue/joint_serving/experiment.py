@@ -29,7 +29,7 @@ from subcortex.experiments.catalogue.joint_serving.report import (
 from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import NOISES, Belief, believed
 from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report
-from subcortex.experiments.laboratory.lab import Lab
+from subcortex.experiments.laboratory.lab import Lab, OutOfTime
 from subcortex.experiments.laboratory.load import Endpoint, Load, Timing
 from subcortex.experiments.scene import Scene
 from subcortex.experiments.statistics import Interval
@@ -123,6 +123,8 @@ class JointServing(Experiment):
                 )
                 tenants.append(_Tenant(tier, load))
             await _blocks(lab, tenants, concurrency, GPU_PHASE_S if on_gpus else CPU_PHASE_S)
+        if not lab.readings("tpot_p50"):
+            raise OutOfTime("no time was left for a phase after both starts")
         return report(_kept(lab), named, concurrency=concurrency)
 
 

@@ -87,7 +87,11 @@ def thread_report(
     told = against(readings, rival, best)
     speeds = {n: found for n in counts if (found := _speed(readings, GENERATION, n)) is not None}
     prompts = {n: found for n in counts if (found := _speed(readings, PROMPT, n)) is not None}
-    by = f"{written(told.estimate)} times{from_to(*ends(told.interval, over=0.0))}"
+    # Nothing is said of two that were never measured in one block.
+    times = f"{written(told.estimate)} times{from_to(*ends(told.interval, over=0.0))}"
+    by = f", {times} the speed of {arm_of(rival)}" if told.n else ""
+    untried = [n for n in counts if n not in speeds]
+    among = ", ".join(str(n) for n in counts if n in speeds)
     words = {
         "different": "they differ",
         "alike": "they are alike",
@@ -109,12 +113,12 @@ def thread_report(
             unit="threads",
             outcome=told.kind,
             statement=(
-                f"{model} runs best with {counted(best, 'thread')}, of {', '.join(map(str, counts))}: "
-                f"{speeds[best].said('tokens/s')}, {by} the speed of {arm_of(rival)}; {words[told.kind]}."
+                f"{model} runs best with {counted(best, 'thread')}, of {among}: "
+                f"{speeds[best].said('tokens/s')}{by}; {words[told.kind]}."
             ),
-            value=float(best),
-            low=float(min(equal)),
-            high=float(max(equal)),
+            value=float(best) if told.n else None,
+            low=float(min(equal)) if told.n else None,
+            high=float(max(equal)) if told.n else None,
             n=told.n,
             level=told.interval.level,
             series=GENERATION,
@@ -143,6 +147,8 @@ def thread_report(
         + (f", {prompts[n].said('tokens/s')} of prompt read." if n in prompts else ".")
         for n, one in speeds.items()
     )
+    if untried:
+        noticed += (f"Time was over before {', '.join(map(str, untried))} threads were tried.",)
     points = tuple((float(n), one.value, *_ends(one)) for n, one in speeds.items())
     chart = Chart(
         f"Generation of {model} by threads", "threads", "tokens/s", (Line("generation", points),),
