@@ -15,6 +15,7 @@ from subcortex.experiments.catalogue.common.vllm_arms import resized
 from subcortex.experiments.catalogue.tp_overhead import report as tp_report
 from subcortex.experiments.catalogue.tp_overhead.experiment import TpOverhead
 from subcortex.experiments.catalogue.tp_overhead.figures import differences, of_cards, of_host
+from subcortex.experiments.laboratory.lab import Lab
 from subcortex.experiments.scene import Scene
 from subcortex.hardware import with_gpus
 from subcortex.types import BootFigures, DeviceFigures
@@ -171,7 +172,9 @@ def test_it_says_what_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.vllm
-async def test_two_ranks_on_the_cpu_take_another_process(tmp_path: Path) -> None:
+async def test_two_ranks_on_the_cpu_take_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tier = {
         "name": "fast",
         "engine": "vllm",
@@ -184,8 +187,13 @@ async def test_two_ranks_on_the_cpu_take_another_process(tmp_path: Path) -> None
     }
     scene = scene_for(config_for(tmp_path, tier))
     (inquiry,) = TpOverhead().inquiries(scene)
-    # Too little for a third boot once two are done.
-    async with lab_for(scene, seconds=12.0) as (lab, keep):
+
+    def seconds_left(lab: Lab) -> float:
+        """Return too little for a third boot once two are done, however long they took."""
+        return 1.0 if all(lab.readings("mib taken", arm=arm) for arm in ("tp1", "tp2")) else 900.0
+
+    monkeypatch.setattr(Lab, "seconds_left", property(seconds_left))
+    async with lab_for(scene) as (lab, keep):
         report = await TpOverhead().run(lab, inquiry)
     assert [boot["settings"]["tensor_parallel_size"] for boot in keep.boots[1:]] == [2]
     overhead = report.answers[0]
