@@ -236,6 +236,9 @@ def asked(
     seen = list(client.watch_experiment(run.id))[-1]
     assert seen.state == "settled", seen.error
     (again,) = client.run_experiments([run.experiment], subject=run.subject)
+    if again.id != seen.id:
+        # What was inconclusive is measured anew for whoever asks; here its second try is not waited for.
+        client.cancel_experiment(again.id)
     return Told(seen, again, chosen, before, levels(file))
 
 
@@ -392,6 +395,10 @@ def test_the_drive_that_wanted_to_know_is_satisfied_by_it(world: World, name: st
 @pytest.mark.parametrize("name", KINDS)
 def test_asked_again_it_is_answered_from_memory(world: World, name: str) -> None:
     told = world.of(name)
+    if not world.is_answered(name):
+        assert (told.again.experiment, told.again.digest) == (name, told.run.digest)
+        assert told.again.id != told.run.id
+        return
     assert told.again == told.run
     assert told.again.lives == 1
     same = [run.id for run in experiments.runs(world.diary) if run.digest == told.run.digest]
