@@ -316,7 +316,12 @@ class Running:
         if self._memory is None:
             return
         until_s = self._clock.monotonic_s() + within_s
-        while missing := await self._lacks_room():
+        while True:
+            seen = await self._memory.look()
+            self._ties.seen(seen)
+            missing = self._ties.missing(seen)
+            if not missing:
+                return
             device, mib = max(missing.items(), key=lambda pair: pair[1])
             where = "host memory" if device == HOST else f"GPU {device}"
             self._progress.report(f"waiting for {mib:.0f} MiB of {where}")
@@ -324,14 +329,6 @@ class Running:
                 self._ties.tell("no_room", {"missing_mib": mib, "device": where})
                 raise _NoRoom
             await asyncio.sleep(self._timing.room_poll_s)
-
-    async def _lacks_room(self) -> Mapping[Device, float]:
-        """Look at the machine and return what is missing of each device, MiB."""
-        if self._memory is None:
-            return {}
-        seen = await self._memory.look()
-        self._ties.seen(seen)
-        return self._ties.missing(seen)
 
     async def _about_to_change(self) -> None:
         if self._memory is not None:
