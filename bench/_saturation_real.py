@@ -91,8 +91,8 @@ async def _both(load: Load) -> dict[str, Any]:
     ladder_s = time.monotonic() - began_s
     assert end is not None
     await load.keep(0)
-    windows, dense_s = await _swept(load)
-    sweep = _means(windows)
+    visits, dense_s = await _swept(load)
+    sweep = _means(visits)
     knee = knee_of_sweep(sweep)
     within = isinstance(end, Done) and knee is not None and abs(end.knee / knee - 1) <= 0.15
     return {
@@ -101,7 +101,7 @@ async def _both(load: Load) -> dict[str, Any]:
         "knee_ladder_interval": [round(end.interval.low, 2), round(end.interval.high, 2)],
         "ladder_end": "done" if isinstance(end, Done) else getattr(end, "reason", ""),
         "knee_sweep": None if knee is None else round(knee, 2),
-        "knee_sweep_interval": _interval(windows),
+        "knee_sweep_interval": _interval(visits),
         "time_ratio": round(ladder_s / dense_s, 4),
         "ladder_s": round(ladder_s, 1),
         "dense_s": round(dense_s, 1),
@@ -111,29 +111,36 @@ async def _both(load: Load) -> dict[str, Any]:
 
 
 async def _swept(load: Load) -> tuple[dict[int, list[float]], float]:
-    """Measure every size, up and down again, so that drift cancels; return the windows and the time."""
+    """Measure every size, up and down again, so that drift cancels; return the visits' tok/s and the time."""
     points = sorted({round(2 ** (i / 8)) for i in range(8 * 6 + 1)})
     found: dict[int, list[float]] = {one: [] for one in points}
     began_s = time.monotonic()
     for size in [*points, *reversed(points)]:
         await load.keep(size)
-        found[size] += [(await load.window(_WINDOW_S)).tok_s for _ in range(_DENSE_WINDOWS // 2)]
+        found[size].append(await _visited(load))
     return found, time.monotonic() - began_s
 
 
-def _means(windows: dict[int, list[float]]) -> list[tuple[float, float]]:
-    return [(float(size), sum(each) / len(each)) for size, each in windows.items()]
+async def _visited(load: Load) -> float:
+    """Return the tok/s of half of a size's windows; those that are longer than asked for are fewer."""
+    tokens = seconds = 0.0
+    while seconds < _DENSE_WINDOWS // 2 * _WINDOW_S * 0.99:
+        window = await load.window(_WINDOW_S)
+        tokens, seconds = tokens + window.tok_s * window.seconds, seconds + window.seconds
+    return tokens / seconds
 
 
-def _interval(windows: dict[int, list[float]]) -> Sequence[float | None]:
+def _means(visits: dict[int, list[float]]) -> list[tuple[float, float]]:
+    return [(float(size), sum(each) / len(each)) for size, each in visits.items()]
+
+
+def _interval(visits: dict[int, list[float]]) -> Sequence[float | None]:
     """Return how well the sweep itself knows its knee: 90 %, by bootstrap over its two visits to each size.
 
     Windows of one visit err alike. Where a draw has no knee, that lies above all that have; an end that falls
     among them is None.
     """
     rng = random.Random(1)
-    half = _DENSE_WINDOWS // 2
-    visits = {size: (sum(each[:half]) / half, sum(each[half:]) / half) for size, each in windows.items()}
     drawn = [
         knee_of_sweep([(float(size), sum(rng.choices(both, k=2)) / 2) for size, both in visits.items()])
         for _ in range(_DRAWS)

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,7 +22,12 @@ from subcortex.experiments.laboratory.streams import Streamed, events_of, posted
 ANSWER_LIMIT_S = 300.0
 #: How long until every request of a load has begun to be answered; what waits then waits for good.
 _SETTLE_LIMIT_S = 60.0
+#: How long until half as many answers have ended as there are places: by then prompts and answers are mixed
+#: as they stay, and not all that were added at once read at once.
+_MIXED_LIMIT_S = 20.0
 _SETTLED_S = 0.25
+#: How much longer than asked for a window may last.
+_TURN_LIMIT_S = 20.0
 _WORDS, _FEWEST_IDS = 2000, 12
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -142,18 +148,23 @@ class Window:
 class Load:
     """A closed loop: whenever an answer ends, the next request is sent. One task uses it.
 
-    The first answer of each request's place is shorter by chance, so that they do not all end at once.
+    Lengths of answers are drawn by chance, from half of the most up to it; those of each place's first from
+    2 up. Were all alike, requests that once began together would end together ever after, and a window would
+    see the engine read prompts and nothing else, or none at all.
     """
 
     def __init__(self, endpoint: Endpoint, *, prompt_tokens: int, max_tokens: int, seed: int | None) -> None:
         self._endpoint = endpoint
         self._prompt_tokens, self._max_tokens = prompt_tokens, max_tokens
         self._rng = random.Random(seed)  # noqa: S311 - words, no secret
-        self._places: list[asyncio.Task[None]] = []
+        self._places: dict[int, asyncio.Task[None]] = {}
+        self._numbers = itertools.count()
+        #: Places of which nothing was heard yet, and those whose present request is not being answered yet.
         self._silent: set[int] = set()
-        self._heard = asyncio.Event()
+        self._waiting: set[int] = set()
+        self._heard, self._turned = asyncio.Event(), asyncio.Event()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._events = 0
+        self._events = self._answers = 0
         self._ended: list[Timing] = []
         self._done_tokens = self._done_events = 0
 
@@ -166,7 +177,7 @@ class Load:
 
         Args:
             served: What to ask.
-            prompt_tokens, max_tokens: Of each request and answer; at least 1 and 2.
+            prompt_tokens, max_tokens: Of each request, and of an answer at the most; at least 1 and 2.
             seed: Of words and lengths; None for others each time.
 
         Raises:
@@ -190,7 +201,8 @@ class Load:
         return len(self._places)
 
     async def keep(self, concurrency: int) -> None:
-        """Keep so many requests going from now on, and wait until each has begun to be answered.
+        """Keep so many requests going from now on, and wait until each has begun to be answered and half of
+        them have had their turn.
 
         What is not answered after a minute waits in the engine's queue, and is left to.
 
@@ -202,23 +214,33 @@ class Load:
         self._done_tokens = self._done_events = 0
         await self._shrink(concurrency)
         while len(self._places) < concurrency:
-            number = len(self._places)
+            number = next(self._numbers)
             self._silent.add(number)
-            self._places.append(asyncio.create_task(self._go_on(number)))
+            self._places[number] = asyncio.create_task(self._go_on(number))
         while self._silent:
             self._heard.clear()
             if not await self._wait(self._heard.wait(), _SETTLE_LIMIT_S):
                 break
+        await self._wait(self._turned_to(self._answers + concurrency // 2), _MIXED_LIMIT_S)
         await self._wait(asyncio.sleep(_SETTLED_S), None)
 
-    async def window(self, seconds: float) -> Window:
-        """Look for so long at what comes; again for so long where nothing has come.
+    async def window(self, seconds: float, *, most_s: float = inf) -> Window:
+        """Look for so long at what comes, and on until as many answers have ended as there are places.
+
+        An engine under load goes in waves, of prompts and of answers: a piece of one says little of how many
+        tokens come, a whole one all of it. Where nothing has come it looks again for so long.
+
+        Args:
+            seconds: At the least.
+            most_s: At the most, and never over 20 s more than at the least.
 
         Raises:
             EngineFailed: A request failed, now or before.
         """
         events, answers, began_s = self._events, len(self._ended), time.monotonic()
+        turned = self._answers + len(self._places)
         await self._wait(asyncio.sleep(seconds), None)
+        await self._wait(self._turned_to(turned), max(0.0, min(_TURN_LIMIT_S, most_s - seconds)))
         while self._events == events and self._places:
             # It has an end: no request is silent for longer than its own limit.
             await self._wait(asyncio.sleep(seconds), None)
@@ -226,14 +248,20 @@ class Load:
         came = (self._events - events) * self._tokens_an_event()
         return Window(len(self._places), took_s, came / took_s, tuple(self._ended[answers:]))
 
+    async def _turned_to(self, answers: int) -> None:
+        while self._answers < answers:
+            self._turned.clear()
+            await self._turned.wait()
+
     def _tokens_an_event(self) -> float:
         """Return it for the answers that have ended: engines join tokens, and add events of their own."""
         return self._done_tokens / self._done_events if self._done_events else 1.0
 
     async def _go_on(self, number: int) -> None:
         try:
-            max_tokens = self._rng.randint(2, self._max_tokens)
+            first, max_tokens = True, self._rng.randint(2, self._max_tokens)
             while True:
+                self._waiting.add(number)
                 prompt = _prompt(self._endpoint, self._prompt_tokens, self._rng)
                 body = self._endpoint.body(prompt, max_tokens)
                 found = await streamed(
@@ -241,9 +269,11 @@ class Load:
                 )
                 self._done_tokens += found.tokens
                 self._done_events += found.events
-                if max_tokens == self._max_tokens:
+                self._answers += 1
+                self._turned.set()
+                if not first:
                     self._ended.append(_timing(found))
-                max_tokens = self._max_tokens
+                first, max_tokens = False, self._rng.randint(max(2, self._max_tokens // 2), self._max_tokens)
         except Exception as error:
             if not self._failed.done():
                 self._failed.set_exception(error)
@@ -251,6 +281,7 @@ class Load:
     def _counter(self, number: int) -> Callable[[int], None]:
         def count(events: int) -> None:
             self._events += events
+            self._waiting.discard(number)
             if self._silent:
                 self._silent.discard(number)
                 if not self._silent:
@@ -270,12 +301,16 @@ class Load:
             waiting.cancel()
 
     async def _shrink(self, concurrency: int) -> None:
-        gone = self._places[concurrency:]
-        del self._places[concurrency:]
-        self._silent = {number for number in self._silent if number < concurrency}
+        """Let go of what waits before what is being answered: the room of that many would be filled at once,
+        with requests that from then on go in step."""
+        by_worth = sorted(self._places, key=lambda number: (number not in self._waiting, -number))
+        numbers = by_worth[: max(0, len(self._places) - concurrency)]
+        gone = [self._places.pop(number) for number in numbers]
+        self._silent.difference_update(numbers)
         for place in gone:
             place.cancel()
         await asyncio.gather(*gone, return_exceptions=True)
+        self._waiting.difference_update(numbers)
 
 
 def middle(timings: tuple[Timing, ...] | list[Timing]) -> dict[str, float]:

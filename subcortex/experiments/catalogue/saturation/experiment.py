@@ -34,7 +34,7 @@ class Scale:
     """How large the requests are, and how long a window.
 
     Args:
-        tokens: Of a question, and again of its answer, under load.
+        tokens: Of a question, and again of its answer at the most, under load.
         alone_tokens: Of an answer alone; its question is as long as under load.
         alone: How many answers alone.
         most: Requests at once at the most; no engine works on more unless its flags say so.
@@ -72,6 +72,8 @@ SLOTS = 16
 _SEQUENCES = "--max-num-seqs"
 #: What a request has besides its question and answer (the mark of a beginning), and time to stop in.
 _SPARE_TOKENS, _SPARE_S = 8, 8.0
+#: Of the seconds that the ladder asks for, this share will do: clocks are not exact.
+_ENOUGH = 0.99
 
 
 class Saturation(Experiment):
@@ -81,6 +83,8 @@ class Saturation(Experiment):
     name: ClassVar[str] = "saturation"
     question: ClassVar[str] = "From how many requests at once on does a model's throughput grow no more?"
     kinds: ClassVar[frozenset[str]] = frozenset({"saturation"})
+    #: 2: lengths of answers vary, windows last for whole waves, and what is known when time is over is told.
+    method: ClassVar[int] = 2
 
     def why_not(self, scene: Scene) -> str | None:
         """Return why there is nothing to measure."""
@@ -125,6 +129,9 @@ class Saturation(Experiment):
                     lab.sample("kv_tokens", pool, "tokens")
                 await _alone(lab, endpoint, tokens, alone_tokens_of(tier, scale), scale.alone)
                 end = await _climbed(lab, endpoint, tokens, _limits(lab, scale, most))
+        if end is None:
+            windows = [as_measured_window(one) for one in lab.readings("tok_s")]
+            end = await asyncio.to_thread(known, windows, _limits(lab, scale, most))
         reach = max((int(one.facts["concurrency"]) for one in lab.readings("tok_s")), default=1)
         if not lab.readings("client ceiling", concurrency=reach) and lab.seconds_left > 0:
             lab.sample("client ceiling", await ceiling(reach), "tokens/s", concurrency=reach)
@@ -210,6 +217,13 @@ def alone_tokens_of(tier: LocalTier, scale: Scale) -> int:
     return max(2, min(scale.alone_tokens, tier.context_tokens - _SPARE_TOKENS - tokens_of(tier, scale)))
 
 
+def known(seen: Sequence[Measured], limits: Limits) -> End:
+    """Return what windows say of the knee if none is to follow; None where the ladder has not got there."""
+    spent_s = sum(one.seconds for one in seen)
+    step = next_step(seen, replace(limits, most_s=spent_s))
+    return None if isinstance(step, Measure) else step
+
+
 async def climb(
     load: Load,
     limits: Limits,
@@ -239,8 +253,11 @@ async def climb(
         if seconds_left() < number * limits.window_s + _SPARE_S:
             return None
         await load.keep(step.concurrency)
-        for _ in range(number):
-            window = await load.window(step.seconds / number)
+        spent_s = 0.0
+        # A window may be longer than was asked for, so that fewer of them are enough.
+        while spent_s < _ENOUGH * step.seconds and seconds_left() > limits.window_s + _SPARE_S:
+            window = await load.window(step.seconds / number, most_s=seconds_left() - _SPARE_S)
+            spent_s += window.seconds
             seen.append(Measured(window.concurrency, window.seconds, window.tok_s))
             keep(seen[-1], middle(window.timings))
 
