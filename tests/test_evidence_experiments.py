@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from types import ModuleType
 from typing import Any
 
@@ -32,9 +32,11 @@ def replay() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def raw(replay: ModuleType) -> dict[str, dict[str, Any]]:
-    return {one["run"]["experiment"]: one for one in replay.runs() if one["run"]["subject"] != "fast"} | {
-        "tp_overhead": next(one for one in replay.runs() if one["run"]["experiment"] == "tp_overhead")
-    }
+    """Return each question's run; that of the 70B where there are two."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in sorted(replay.runs(), key=lambda one: one["run"]["subject"] == "deep"):
+        found[one["run"]["experiment"]] = one
+    return found
 
 
 def values(run: dict[str, Any], metric: str, **facts: Any) -> list[float]:
@@ -138,3 +140,55 @@ def test_copies_arrive_and_links_are_as_fast_as_said(
     peers = values(raw["machine_speed"], "peer", pair="0-1")
     said = " ".join(one.statement for one in replay.report_of(raw["machine_speed"]).answers)
     assert f"{median(peers):.0f} GB/s" in said
+
+
+def test_what_sleeps_keeps_little_and_comes_back_quickly(
+    replay: ModuleType, raw: dict[str, dict[str, Any]]
+) -> None:
+    run = raw["idle_and_swap"]
+    report = replay.report_of(run)
+    idle, asleep = (median(values(run, "held", arm=arm)) for arm in ("idle", "sleep_1"))
+    assert answer(report, quantity="vram").value == pytest.approx(idle)
+    kept = next(one for one in report.answers if one.quantity == "asleep_memory")
+    assert kept.value == pytest.approx(asleep)
+    assert f"{asleep / idle:.1%} of what it holds awake" in kept.statement
+    # To leave and to speak again: asleep meanwhile against stopped.
+    ways = answer(report, quantity="swap_time").details["ways"]
+    slept = median(values(run, "sleep", arm="sleep_1")) + median(values(run, "wake to first token"))
+    stopped = median(values(run, "stop")) + median(values(run, "start to first token"))
+    assert ways["asleep at level 1"] == pytest.approx(slept, rel=0.01)
+    assert ways["stopped"] == pytest.approx(stopped, rel=0.01)
+    assert stopped > 20 * slept
+
+
+def test_one_quantised_boot_over_two_ranks(replay: ModuleType, raw: dict[str, dict[str, Any]]) -> None:
+    run = raw["quantisation_tp"]
+    (boot,) = run["boots"]
+    assert boot["settings"]["tensor_parallel_size"] == 2
+    assert boot["settings"]["flags"][-2:] == ["--quantization", "fp8"]
+    report = replay.report_of(run)
+    weights = answer(report, quantity="weights_size")
+    assert weights.value == pytest.approx(
+        sum(one["components"]["weights"] for one in boot["figures"]["devices"])
+    )
+    whole = sum(values(raw["tp_overhead"], "mib weights", arm="tp2"))
+    assert sum(one["components"]["weights"] for one in boot["figures"]["devices"]) < 0.6 * whole
+    assert answer(report, quantity="tpot").value == pytest.approx(median(values(run, "tpot")))
+
+
+def test_windows_shorter_than_a_wave_said_little(replay: ModuleType) -> None:
+    run = next(
+        one
+        for one in replay.runs()
+        if (one["run"]["experiment"], one["run"]["subject"]) == ("saturation", "fast")
+    )
+    by: dict[int, list[float]] = {}
+    for one in run["readings"]:
+        if one["metric"] == "tok_s":
+            by.setdefault(one["facts"]["concurrency"], []).append(one["value"])
+    few, many = (
+        [one / mean(each) for size, each in by.items() if (size >= 128) is large for one in each]
+        for large in (False, True)
+    )
+    assert max(abs(one - 1) for one in few) < 0.02
+    assert f"{min(many):.2f} to {max(many):.2f}" in PAGE

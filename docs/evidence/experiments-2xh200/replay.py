@@ -44,7 +44,7 @@ _ASKED = ("experiment", "subject", "inquiry", "asked_by", "seconds", "digest")
 #: Where things lay on that machine tells nobody anything.
 _HOME, _ELSEWHERE = "root", "root|opt|usr/local"
 _PLACES = re.compile(
-    rf"/{_HOME}/(?:g|src)/|/{'tmp'}/subcortex-split-[^/]+/|/(?:{_ELSEWHERE})/(?:[\w.-]+/)*(?=[\w.-])"
+    rf"/{_HOME}/(?:g|src)/|/{'tmp'}/(?:subcortex-split-[^/]+/|(?=vllm-cold-))|/(?:{_ELSEWHERE})/(?:[\w.-]+/)*(?=[\w.-])"
 )
 _TIMES = ("started_at", "ended_at", "heard_at")
 
@@ -94,7 +94,7 @@ def export(journal: Path) -> None:
                 continue
             record = {name: getattr(run, name) for name in ("id", *_ASKED, "state")}
             record |= {name: value.isoformat() for name in _TIMES if (value := getattr(run, name))}
-            record["method"] = (run.provenance or {}).get("method", 1)
+            record["method"] = (run.provenance or {}).get("method", catalogue.find(run.experiment).method)
             raw = {
                 "run": record,
                 "commands": [asdict(one) for one in experiments.commands(diary, run.id)],

@@ -116,10 +116,10 @@ async def test_asleep_it_gives_back_what_it_held(tmp_path: Path) -> None:
 
 
 class Cards:
-    """Two H200: of each the driver holds 616 MiB, and a folder's processes half of their host memory."""
+    """Two H200: of each the driver holds 616 MiB, and a folder's server half of its host memory."""
 
     def __init__(self, folder: Path, *, told: bool = True) -> None:
-        self._folder = str(folder)
+        self._control = str(folder / "bin" / "control.json")
         self.machine = with_gpus("2x H200 141GB")
         self._told = told
 
@@ -127,7 +127,7 @@ class Cards:
         held = 0.0
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if self._folder in " ".join(process.cmdline()) and "sleepy" in " ".join(process.cmdline()):
+                if self._control == process.environ().get(sleepy_server.CONTROL):
                     held += process.memory_info().rss / 2**20
         cards = [one.model_copy(update={"memory_used_mib": 616 + held / 2}) for one in self.machine.gpus]
         return self.machine.model_copy(update={"gpus": tuple(cards) if self._told else ()})

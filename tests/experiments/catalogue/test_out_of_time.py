@@ -87,7 +87,9 @@ async def test_a_run_that_was_cut_off_anywhere_has_an_answer_and_blames_nothing(
     assert share < 0.5 or own == report
     # Nothing failed in any of these runs but what was refused, which is among the samples.
     if not any(one.metric == "refused" for one in kept):
-        assert {one.outcome for one in report.answers} & {"failed"} == set()
+        # What cannot be split is arithmetic's to say.
+        measured = [one for one in report.answers if one.quantity != "quantised_splits"]
+        assert {one.outcome for one in measured} & {"failed"} == set()
     if share == 0.0:
         assert report.answers[0].outcome in ("inconclusive", "measured")
 

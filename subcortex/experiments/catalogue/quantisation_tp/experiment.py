@@ -25,6 +25,7 @@ from subcortex.experiments.laboratory.lab import Lab
 from subcortex.experiments.laboratory.load import Endpoint, Load, answer
 from subcortex.experiments.laboratory.memory import settled
 from subcortex.experiments.scene import Scene
+from subcortex.journal.board.subjects import model_name
 from subcortex.models.shape import ModelShape
 from subcortex.vram.vllm.legality import legal_sizes
 
@@ -98,7 +99,11 @@ class QuantisationTp(Experiment):
             if len(lab.readings("window", arm=arm)) >= _LOOKS:
                 continue
             if lab.seconds_left < needed_s + _LAST_S:
-                noticed.append(f"No time was left for a boot of {about(tier)} {report.FORMS[arm]}.")
+                noticed.append(
+                    f"Time was over while {about(tier)} {report.FORMS[arm]} was measured."
+                    if lab.readings("boot", arm=arm)
+                    else f"No time was left for a boot of {about(tier)} {report.FORMS[arm]}."
+                )
                 break
             lab.say(f"{tier.name}: {arm} at TP={size}", ARMS.index(arm) / len(ARMS))
             began_s = time.monotonic()
@@ -144,7 +149,7 @@ def _smallest(scene: Scene) -> tuple[VllmTier, ModelShape, float]:
 def _table(scene: Scene) -> list[Splits]:
     """Return what can be split of the configured models, each once, and of well-known ones."""
     own = {about(tier): splits(shape, about(tier)) for tier, shape, _ in _readable(scene)}
-    return [*own.values(), *examples()]
+    return [*own.values(), *(one for one in examples() if model_name(one.model) not in own)]
 
 
 def _largest(scene: Scene, shape: ModelShape) -> int:

@@ -58,6 +58,8 @@ def report(
     figures = _compared(samples, tier, boot)
     # What was asked for comes first; where no boot could tell it, the table does.
     answers = [one for one in figures if one.quantity == "speed_ratio"]
+    if not answers and boot.refused is None:
+        answers.append(_unknown(samples, tier, boot))
     answers.append(_legal(first, boot.size, tier, table))
     answers += [_boot(samples, tier, boot)] if booted or boot.refused else []
     answers += [one for one in figures if one.quantity != "speed_ratio"]
@@ -98,6 +100,24 @@ def _legal(one: Splits, size: int, tier: VllmTier | None, table: Sequence[Splits
             "refused": dict(one.refused),
             **({"models": [row.model for row in table]} if table else {}),
         },
+    )
+
+
+def _unknown(samples: Mapping[str, Sequence[Sample]], tier: VllmTier, boot: Boot) -> Answer:
+    """Return that the two forms were not both measured; of no gap, since table and boot answer theirs."""
+    there = {one.arm for one in samples.get("tpot", ())}
+    only = next((f"; it was measured {words}" for arm, words in FORMS.items() if arm in there), "")
+    return Answer(
+        quantity="speed_ratio",
+        about=about(tier),
+        unit="x",
+        outcome="inconclusive",
+        statement=(
+            f"How much faster {about(tier)} is {FORMS['fp8']} at TP={boot.size} is not known: time was over "
+            f"before it was measured so and {FORMS['plain']}{only}."
+        ),
+        n=0,
+        tier=tier.name,
     )
 
 

@@ -83,8 +83,8 @@ class Saturation(Experiment):
     name: ClassVar[str] = "saturation"
     question: ClassVar[str] = "From how many requests at once on does a model's throughput grow no more?"
     kinds: ClassVar[frozenset[str]] = frozenset({"saturation"})
-    #: 2: lengths of answers vary, windows last for whole waves, and what is known when time is over is told.
-    method: ClassVar[int] = 2
+    #: 2: lengths of answers vary. 3: windows last for whole waves; out of time, what is known is told.
+    method: ClassVar[int] = 3
 
     def why_not(self, scene: Scene) -> str | None:
         """Return why there is nothing to measure."""
