@@ -94,7 +94,7 @@ def export(journal: Path) -> None:
                 continue
             record = {name: getattr(run, name) for name in ("id", *_ASKED, "state")}
             record |= {name: value.isoformat() for name in _TIMES if (value := getattr(run, name))}
-            record["method"] = (run.provenance or {}).get("method", catalogue.find(run.experiment).method)
+            record["method"] = method_of(run)
             raw = {
                 "run": record,
                 "commands": [asdict(one) for one in experiments.commands(diary, run.id)],
@@ -104,6 +104,12 @@ def export(journal: Path) -> None:
             lines = json.dumps(raw, ensure_ascii=False).replace('{"metric"', '\n{"metric"')
             lines = _PLACES.sub("", lines)
             (RUNS / f"{run.experiment}-{run.subject}.json").write_text(lines + "\n", "utf-8")
+
+
+def method_of(run: experiments.Run) -> int:
+    """Return the way of measuring that a run was begun with, which its digest tells from all before and since."""
+    inquiry, now = forms.inquiry_from_json(run.inquiry), catalogue.find(run.experiment).method
+    return next(one for one in range(1, now + 1) if forms.digest_of(inquiry, one) == run.digest)
 
 
 def runs() -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ _SETTLE_LIMIT_S = 60.0
 _MIXED_LIMIT_S = 20.0
 _SETTLED_S = 0.25
 #: How much longer than asked for a window may last.
-_TURN_LIMIT_S = 20.0
+_TURN_LIMIT_S = 60.0
 _WORDS, _FEWEST_IDS = 2000, 12
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -137,12 +137,14 @@ class Window:
         seconds: How long it was looked.
         tok_s: Tokens a second that came.
         timings: Of the answers that ended in it.
+        whole: As many answers ended in it as there were requests.
     """
 
     concurrency: int
     seconds: float
     tok_s: float
     timings: tuple[Timing, ...]
+    whole: bool = True
 
 
 class Load:
@@ -200,17 +202,23 @@ class Load:
         """Requests kept going."""
         return len(self._places)
 
-    async def keep(self, concurrency: int) -> None:
-        """Keep so many requests going from now on, and wait until each has begun to be answered and half of
-        them have had their turn.
+    async def keep(self, concurrency: int, *, most_s: float = inf) -> None:
+        """Keep so many requests going from now on, until each has begun to be answered and half as many
+        answers have ended.
 
-        What is not answered after a minute waits in the engine's queue, and is left to.
+        What is not answered after a minute waits in the engine's queue, and is left to; nor does it wait for
+        answers for more than 20 s.
+
+        Args:
+            concurrency: How many.
+            most_s: To wait at the most.
 
         Raises:
             EngineFailed: A request failed.
         """
         if concurrency == len(self._places):
             return
+        until_s = time.monotonic() + most_s
         self._done_tokens = self._done_events = 0
         await self._shrink(concurrency)
         while len(self._places) < concurrency:
@@ -219,34 +227,37 @@ class Load:
             self._places[number] = asyncio.create_task(self._go_on(number))
         while self._silent:
             self._heard.clear()
-            if not await self._wait(self._heard.wait(), _SETTLE_LIMIT_S):
+            if not await self._wait(self._heard.wait(), min(_SETTLE_LIMIT_S, _left_s(until_s))):
                 break
-        await self._wait(self._turned_to(self._answers + concurrency // 2), _MIXED_LIMIT_S)
+        wanted = self._answers + concurrency // 2
+        await self._wait(self._turned_to(wanted), min(_MIXED_LIMIT_S, _left_s(until_s)))
         await self._wait(asyncio.sleep(_SETTLED_S), None)
 
     async def window(self, seconds: float, *, most_s: float = inf) -> Window:
-        """Look for so long at what comes, and on until as many answers have ended as there are places.
+        """Look for so long at what comes, and on until as many answers have ended as there are requests.
 
         An engine under load goes in waves, of prompts and of answers: a piece of one says little of how many
-        tokens come, a whole one all of it. Where nothing has come it looks again for so long.
+        tokens come, a whole one all of it. Where nothing at all has come it looks again for so long, whatever
+        the most is.
 
         Args:
             seconds: At the least.
-            most_s: At the most, and never over 20 s more than at the least.
+            most_s: At the most; and never a minute more than at the least.
 
         Raises:
             EngineFailed: A request failed, now or before.
         """
         events, answers, began_s = self._events, len(self._ended), time.monotonic()
         turned = self._answers + len(self._places)
+        seconds = min(seconds, most_s)
         await self._wait(asyncio.sleep(seconds), None)
-        await self._wait(self._turned_to(turned), max(0.0, min(_TURN_LIMIT_S, most_s - seconds)))
+        whole = await self._wait(self._turned_to(turned), min(_TURN_LIMIT_S, most_s - seconds))
         while self._events == events and self._places:
             # It has an end: no request is silent for longer than its own limit.
             await self._wait(asyncio.sleep(seconds), None)
         took_s = time.monotonic() - began_s
         came = (self._events - events) * self._tokens_an_event()
-        return Window(len(self._places), took_s, came / took_s, tuple(self._ended[answers:]))
+        return Window(len(self._places), took_s, came / took_s, tuple(self._ended[answers:]), whole)
 
     async def _turned_to(self, answers: int) -> None:
         while self._answers < answers:
@@ -311,6 +322,10 @@ class Load:
             place.cancel()
         await asyncio.gather(*gone, return_exceptions=True)
         self._waiting.difference_update(numbers)
+
+
+def _left_s(until_s: float) -> float:
+    return max(0.0, until_s - time.monotonic())
 
 
 def middle(timings: tuple[Timing, ...] | list[Timing]) -> dict[str, float]:

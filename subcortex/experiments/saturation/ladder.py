@@ -147,7 +147,7 @@ def _rung(measured: Sequence[Measured], limits: Limits) -> Measure | None:
         wanted = _A_RUNG * limits.window_s - sum(one.seconds for one in windows)
         if wanted > 0.01 * limits.window_s:
             return Measure(concurrency, wanted)
-        rungs.append(fmean(one.tok_s for one in windows))
+        rungs.append(_speed(windows))
         if len(rungs) >= _FEWEST_RUNGS and max(rungs) < (1 + GAIN) * max(rungs[:-2]):
             return None
         concurrency *= 2
@@ -156,11 +156,16 @@ def _rung(measured: Sequence[Measured], limits: Limits) -> Measure | None:
 
 def _crude(measured: Sequence[Measured]) -> float:
     """Return the knee read off the means so far as off a sweep; half of the highest without one."""
-    by: dict[int, list[float]] = {}
+    by: dict[int, list[Measured]] = {}
     for one in measured:
-        by.setdefault(one.concurrency, []).append(one.tok_s)
-    found = knee_of_sweep([(float(c), fmean(speeds)) for c, speeds in sorted(by.items())])
+        by.setdefault(one.concurrency, []).append(one)
+    found = knee_of_sweep([(float(c), _speed(windows)) for c, windows in sorted(by.items())])
     return max(by) / 2 if found is None else found
+
+
+def _speed(windows: Sequence[Measured]) -> float:
+    """Return the tok/s of windows together; those that lasted longer have brought more."""
+    return fmean([one.tok_s for one in windows], weights=[one.seconds for one in windows])
 
 
 def _refinement(measured: Sequence[Measured], near: float, limits: Limits, left_s: float) -> Measure | None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 
@@ -18,9 +22,10 @@ from subcortex.experiments.catalogue.saturation.experiment import (
     most_of,
     tokens_of,
 )
-from subcortex.experiments.catalogue.saturation.report import client_bound, report
+from subcortex.experiments.catalogue.saturation.report import End, client_bound, report
+from subcortex.experiments.laboratory.load import Window
 from subcortex.experiments.laboratory.record import Reading
-from subcortex.experiments.saturation import Done, Inconclusive
+from subcortex.experiments.saturation import Done, Inconclusive, Limits, Measured
 from subcortex.experiments.statistics import Interval
 from tests.experiments.harness import config_for, lab_for, scene_for
 
@@ -103,6 +108,68 @@ def windows(*sizes: tuple[int, float]) -> list[Reading]:
         for size, speed in sizes
         for factor in (0.99, 1.0, 1.01)
     ]
+
+
+class Waves:
+    """A load on a pretended clock: tok/s grow up to 16 at once, and a wave is longer than was asked for."""
+
+    def __init__(self, longer: float, left_s: float) -> None:
+        self.left_s, self._longer, self._concurrency = left_s, longer, 0
+        self._rng = Random(1)
+        self.kept: list[int] = []
+
+    async def keep(self, concurrency: int, *, most_s: float) -> None:
+        assert most_s > 0
+        self._concurrency = concurrency
+        self.kept.append(concurrency)
+
+    async def window(self, seconds: float, *, most_s: float) -> Window:
+        lasts_s = min(most_s, seconds * self._longer)
+        self.left_s -= lasts_s
+        speed = 100.0 * min(self._concurrency, 16) * self._rng.lognormvariate(0, 0.01)
+        return Window(self._concurrency, lasts_s, speed, (), whole=lasts_s == seconds * self._longer)
+
+    async def climb(self) -> tuple[End, list[Measured]]:
+        seen: list[Measured] = []
+        load: Any = self
+        end = await saturation.climb(
+            load, LIMITS, seen, keep=lambda *_: None, seconds_left=lambda: self.left_s
+        )
+        return end, seen
+
+
+LIMITS = Limits(max_concurrency=64, window_s=2.0, most_s=300.0)
+
+
+@pytest.mark.parametrize("longer", [1.0, 1.7, 6.0])
+async def test_of_longer_waves_fewer_windows_are_enough(longer: float):
+    load = Waves(longer, 1000.0)
+    end, seen = await load.climb()
+    assert isinstance(end, Done)
+    assert end.knee == pytest.approx(16, rel=0.1)
+    # As many as fill the time that was asked for, and none once it is full: of a rung it is two windows.
+    of = Counter(one.concurrency for one in seen)
+    assert (of[1], of[2]) == (math.ceil(2 / longer),) * 2
+    # Down and up again are four and seven of each size.
+    assert of[24] == math.ceil(4 / longer) + math.ceil((7 - math.ceil(4 / longer) * longer) / longer)
+
+
+async def test_time_that_is_over_leaves_what_whole_waves_say():
+    whole, seen = await Waves(1.7, 1000.0).climb()
+    assert isinstance(whole, Done)
+    spent_s = sum(one.seconds for one in seen)
+    load = Waves(1.7, 0.8 * spent_s)
+    end, cut = await load.climb()
+    assert end is None
+    assert {one.seconds for one in cut} == {2.0 * 1.7}
+    assert cut == seen[: len(cut)]
+    assert load.left_s >= 0
+    knows = saturation.known(cut, LIMITS)
+    assert isinstance(knows, Done | Inconclusive)
+    assert knows.interval.low < 16 < knows.interval.high
+    # On the rungs it knows nothing yet.
+    assert saturation.known(seen[:3], LIMITS) is None
+    assert saturation.known([], LIMITS) is None
 
 
 TIER = LlamaCppTier(name="fast", model="models/some-8b.gguf", parallel=4)

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from subcortex.errors import EngineFailed, InvalidRequest
-from subcortex.experiments.laboratory import load as load_module
 from subcortex.experiments.laboratory.ceiling import ceiling
 from subcortex.experiments.laboratory.engines import Served
 from subcortex.experiments.laboratory.lab import Lab
@@ -159,36 +158,6 @@ async def stand_in(folder: Path, *parts: bytes) -> tuple[Path, asyncio.Server]:
 
     path = folder / "stand-in"
     return path, await asyncio.start_unix_server(reply, str(path))
-
-
-async def test_what_waits_is_let_go_of_before_what_is_being_answered(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-):
-    answered: list[asyncio.StreamWriter] = []
-    gone = asyncio.Queue[bool]()
-
-    async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        if at_work := len(answered) < 2:
-            answered.append(writer)
-            writer.write(HEAD + b'data: {"choices": [{"text": "a"}]}\n\n')
-        await reader.read()
-        gone.put_nowait(at_work)
-        writer.close()
-
-    monkeypatch.setattr(load_module, "_SETTLE_LIMIT_S", 0.2)
-    monkeypatch.setattr(load_module, "_MIXED_LIMIT_S", 0.0)
-    async with await asyncio.start_unix_server(reply, str(folder / "stand-in")):
-        endpoint = Endpoint(folder / "stand-in", "any", tuple(range(12)))
-        async with Load.on(endpoint, prompt_tokens=4, max_tokens=8) as load:
-            await load.keep(2)
-            await load.keep(6)
-            for kept in (5, 3, 2):
-                before = load.concurrency
-                await load.keep(kept)
-                assert [await gone.get() for _ in range(before - kept)] == [False] * (before - kept)
-            await load.keep(1)
-            assert await gone.get() is True
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

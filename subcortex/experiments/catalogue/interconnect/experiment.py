@@ -56,13 +56,13 @@ ARMS = (
         (*_NCCL_ENV, ("NCCL_P2P_DISABLE", "1"), ("NCCL_NVLS_ENABLE", "0")),
     ),
 )
-#: Tokens of a short and a long question, of an answer alone, and of both under load.
+#: Tokens of a short and a long question, of an answer alone, and of both under load (answers at the most).
 SHORT_TOKENS, LONG_TOKENS, ANSWER_TOKENS, LOAD_TOKENS = 32, 4000, 64, 128
 CONCURRENCIES = (1, 16, 64)
 REPEATS = 4
 #: Of one request, and of several at once: too few of their steps fall into a second for a steady figure (with
 #: 64 at once windows of 1 s differed by a tenth).
-WINDOW_S, CROWD_WINDOW_S = 1.0, 3.0
+WINDOW_S, CROWD_WINDOW_S = 2.0, 3.0
 #: Blocks of six passes and five boots; after the first only where time is left for one more.
 MOST_BLOCKS = 3
 #: Of a pass, beside its windows: requests alone, settling, and the engine's end.
@@ -82,7 +82,8 @@ class Interconnect(Experiment):
     name: ClassVar[str] = "interconnect"
     question: ClassVar[str] = "How much slower is tensor parallelism without the direct path between GPUs?"
     kinds: ClassVar[frozenset[str]] = frozenset({"interconnect"})
-    method: ClassVar[int] = 2
+    #: 2: crowds are looked at for three seconds. 3: lengths of answers vary, windows last for whole waves.
+    method: ClassVar[int] = 3
 
     def why_not(self, scene: Scene) -> str | None:
         """Return why there is nothing to compare."""

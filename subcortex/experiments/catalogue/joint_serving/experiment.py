@@ -34,7 +34,7 @@ from subcortex.experiments.laboratory.load import Endpoint, Load, Timing
 from subcortex.experiments.scene import Scene
 from subcortex.experiments.statistics import Interval
 
-#: Tokens of a question and of an answer. A tiny model's short one would come in one piece.
+#: Tokens of a question, and of an answer at the most. A tiny model's short one would come in one piece.
 TOKENS, GPU_ANSWER_TOKENS, CPU_ANSWER_TOKENS = 64, 128, 192
 #: Blocks of there and back, and seconds of each phase of one: on GPUs, and on the CPU.
 BLOCKS, GPU_PHASE_S, CPU_PHASE_S = 5, 3.0, 0.8
@@ -182,7 +182,10 @@ async def _phase(
     concurrency: int,
     phase_s: float,
 ) -> None:
-    """Keep the busy ones busy and the others idle; only answers that began in it count."""
+    """Keep the busy ones busy and the others idle; only answers that began in it count.
+
+    Windows of two differ in length; between the end of the shorter and that of the longer both stay busy.
+    """
     for one in tenants:
         if one not in busy:
             await one.load.keep(0)

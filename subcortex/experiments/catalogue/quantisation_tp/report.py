@@ -104,17 +104,16 @@ def _legal(one: Splits, size: int, tier: VllmTier | None, table: Sequence[Splits
 
 
 def _unknown(samples: Mapping[str, Sequence[Sample]], tier: VllmTier, boot: Boot) -> Answer:
-    """Return that the two forms were not both measured; of no gap, since table and boot answer theirs."""
-    there = {one.arm for one in samples.get("tpot", ())}
-    only = next((f"; it was measured {words}" for arm, words in FORMS.items() if arm in there), "")
+    """Return that there is no ratio of the two forms; of no gap, since table and boot answer theirs."""
+    there = sorted({one.arm for one in samples.get("window", ())})
+    only = f"it was measured {FORMS[there[0]]} alone" if len(there) == 1 else "they cannot be compared"
     return Answer(
         quantity="speed_ratio",
         about=about(tier),
         unit="x",
         outcome="inconclusive",
         statement=(
-            f"How much faster {about(tier)} is {FORMS['fp8']} at TP={boot.size} is not known: time was over "
-            f"before it was measured so and {FORMS['plain']}{only}."
+            f"How much faster {about(tier)} is {FORMS['fp8']} at TP={boot.size} is not known: {only}."
         ),
         n=0,
         tier=tier.name,

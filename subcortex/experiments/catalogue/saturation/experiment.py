@@ -57,8 +57,8 @@ class Scale:
 
 
 ON_GPUS = Scale(
-    tokens=128, alone_tokens=64, alone=7, most=1024, window_s=3.0, least_window_s=1.5, most_s=300.0,
-    around=48.0, minutes=4.0,
+    tokens=128, alone_tokens=64, alone=7, most=1024, window_s=3.0, least_window_s=1.5, most_s=400.0,
+    around=48.0, minutes=8.0,
 )  # fmt: skip
 ON_CPU = Scale(
     tokens=64, alone_tokens=160, alone=7, most=256, window_s=0.5, least_window_s=0.5, most_s=60.0,
@@ -72,8 +72,8 @@ SLOTS = 16
 _SEQUENCES = "--max-num-seqs"
 #: What a request has besides its question and answer (the mark of a beginning), and time to stop in.
 _SPARE_TOKENS, _SPARE_S = 8, 8.0
-#: Of the seconds that the ladder asks for, this share will do: clocks are not exact.
-_ENOUGH = 0.99
+#: Seconds that the ladder asks for and that are not worth a window, as a share of one: clocks are not exact.
+_CLOCKS = 0.01
 
 
 class Saturation(Experiment):
@@ -183,7 +183,7 @@ def limits_of(
         most: Requests at once.
         left_s: For windows and all between them.
         spent_s: Of windows in an earlier life of the run.
-        window_s: Of those, so that all are alike; None without any.
+        window_s: That was asked of those; None without any.
     """
     measuring_s = max(0.0, _MEASURING_SHARE * left_s) + spent_s
     if window_s is None:
@@ -192,9 +192,11 @@ def limits_of(
 
 
 def _limits(lab: Lab, scale: Scale, most: int) -> Limits:
-    spent = [float(one.facts["seconds"]) for one in lab.readings("tok_s")]
+    seen = lab.readings("tok_s")
+    asked = [float(one.facts.get("asked_s", one.facts["seconds"])) for one in seen]
+    spent_s = sum(float(one.facts["seconds"]) for one in seen)
     left_s = lab.seconds_left - _SPARE_S
-    return limits_of(scale, most, left_s=left_s, spent_s=sum(spent), window_s=min(spent, default=None))
+    return limits_of(scale, most, left_s=left_s, spent_s=spent_s, window_s=min(asked, default=None))
 
 
 async def _ended(seen: Sequence[Reading], limits: Limits) -> End:
@@ -249,15 +251,16 @@ async def climb(
         step = await asyncio.to_thread(next_step, tuple(seen), limits)
         if not isinstance(step, Measure):
             return step
-        number = max(1, round(step.seconds / limits.window_s))
-        if seconds_left() < number * limits.window_s + _SPARE_S:
+        if seconds_left() < step.seconds + _SPARE_S:
             return None
-        await load.keep(step.concurrency)
-        spent_s = 0.0
+        await load.keep(step.concurrency, most_s=seconds_left() - _SPARE_S)
+        wanted_s = step.seconds
         # A window may be longer than was asked for, so that fewer of them are enough.
-        while spent_s < _ENOUGH * step.seconds and seconds_left() > limits.window_s + _SPARE_S:
-            window = await load.window(step.seconds / number, most_s=seconds_left() - _SPARE_S)
-            spent_s += window.seconds
+        while wanted_s > _CLOCKS * limits.window_s and seconds_left() > limits.window_s + _SPARE_S:
+            window = await load.window(limits.window_s, most_s=seconds_left() - _SPARE_S)
+            if not window.whole and seconds_left() < limits.window_s + _SPARE_S:
+                return None  # time cut it short, and a piece says little
+            wanted_s -= window.seconds
             seen.append(Measured(window.concurrency, window.seconds, window.tok_s))
             keep(seen[-1], middle(window.timings))
 
@@ -267,6 +270,7 @@ async def _climbed(lab: Lab, endpoint: Endpoint, tokens: int, limits: Limits) ->
 
     def keep(window: Measured, medians: dict[str, float]) -> None:
         facts: dict[str, Any] = {"concurrency": window.concurrency, "seconds": window.seconds}
+        facts["asked_s"] = limits.window_s
         facts |= medians
         lab.sample("tok_s", window.tok_s, "tokens/s", **facts)
         lab.say(f"{window.tok_s:.0f} tok/s at {window.concurrency} at once")

@@ -40,7 +40,7 @@ def report(
         measured: As it was started.
         end: How the ladder ended.
         most: Requests at once that were allowed.
-        tokens: Of each question, and of each answer.
+        tokens: Of each question, and of each answer at the most.
     """
     windows, end = _windows(readings), _from_one(end)
     answers = [_knee(readings, windows, configured, end, tokens), *_alone(readings, configured)]
@@ -87,7 +87,7 @@ def _knee(
 ) -> Answer:
     n = sum(one.n for one in windows.values())
     bound = client_bound(readings)
-    shape = f"questions and answers of {tokens} tokens"
+    shape = f"questions of {tokens} tokens, answers of up to as many"
     details: dict[str, object] = {"tokens": tokens, "reach": max(windows, default=0)}
     figures: dict[str, Any] = {}
     if end is not None:
