@@ -145,11 +145,11 @@ async def test_an_arm_that_does_not_start_is_an_answer(
 
 
 def test_it_says_what_it_costs_with_windows_that_hold_many_steps_of_a_crowd(scene: Scene):
-    assert [interconnect.window_s(size) for size in (1, 16, 64)] == [1.0, 3.0, 3.0]
+    assert [interconnect.window_s(size) for size in (1, 16, 64)] == [2.0, 3.0, 3.0]
     [inquiry] = catalogue.find("interconnect").inquiries(scene)
     boots_s = 5 * 80.0
     # On two H200 a pass took 11 to 14 s beside its windows, and up to 10 s until the next engine began.
-    assert 6 * (28.0 + 20.0) < 60 * inquiry.minutes - boots_s < 6 * (28.0 + 30.0)
+    assert 6 * (32.0 + 20.0) < 60 * inquiry.minutes - boots_s < 6 * (32.0 + 30.0)
 
 
 def test_it_is_not_applicable_without_two_cards_or_a_split_tier(folder: Path):
