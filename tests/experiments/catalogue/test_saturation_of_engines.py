@@ -256,12 +256,12 @@ def test_llamacpp_is_measured_with_more_slots_and_vllm_as_it_is(folder: Path):
 
 def test_windows_are_as_long_as_the_time_allows():
     plenty = limits_of(ON_GPUS, 1024, left_s=900.0, spent_s=0.0)
-    assert (plenty.window_s, plenty.most_s) == (3.0, 400.0)
-    some = limits_of(ON_GPUS, 1024, left_s=200.0, spent_s=0.0)
-    assert (some.window_s, some.most_s) == (2.0, 160.0)
+    assert (plenty.window_s, plenty.most_s) == (2.0, 400.0)
+    some = limits_of(ON_GPUS, 1024, left_s=150.0, spent_s=0.0)
+    assert (some.window_s, some.most_s) == (1.5, 120.0)
     # Shorter than a step of the engine they would say nothing; what an earlier life measured counts.
-    little = limits_of(ON_GPUS, 1024, left_s=30.0, spent_s=60.0)
-    assert (little.window_s, little.most_s) == (1.5, 84.0)
+    little = limits_of(ON_GPUS, 1024, left_s=30.0, spent_s=40.0)
+    assert (little.window_s, little.most_s) == (1.0, 64.0)
     assert limits_of(ON_CPU, 256, left_s=-5.0, spent_s=0.0).most_s == 0.0
 
 

@@ -39,7 +39,8 @@ class Scale:
         alone: How many answers alone.
         most: Requests at once at the most; no engine works on more unless its flags say so.
         window_s: Of the ladder; shorter where little time is left, but no shorter than ``least_window_s``:
-            a window is to hold several steps of the engine, also one that reads the prompts of many requests.
+            a window is to hold several steps of the engine, also one that reads the prompts of many requests. It
+            lasts until as many answers have ended as there are requests, which of many is longer.
         most_s: Seconds of windows after which the ladder gives up.
         around: Requests at once where a knee is expected, for the prior.
         minutes: Of measuring.
@@ -57,7 +58,7 @@ class Scale:
 
 
 ON_GPUS = Scale(
-    tokens=128, alone_tokens=64, alone=7, most=1024, window_s=3.0, least_window_s=1.5, most_s=400.0,
+    tokens=128, alone_tokens=64, alone=7, most=1024, window_s=2.0, least_window_s=1.0, most_s=400.0,
     around=48.0, minutes=8.0,
 )  # fmt: skip
 ON_CPU = Scale(
