@@ -39,8 +39,8 @@ class Scale:
         alone: How many answers alone.
         most: Requests at once at the most; no engine works on more unless its flags say so.
         window_s: Of the ladder; shorter where little time is left, but no shorter than ``least_window_s``:
-            a window is to hold several steps of the engine, also one that reads the prompts of many requests. It
-            lasts until as many answers have ended as there are requests, which of many is longer.
+            a window is to hold several steps of the engine, also one that reads the prompts of many requests.
+            Of many at once it is longer: it lasts until as many answers have ended.
         most_s: Seconds of windows after which the ladder gives up.
         around: Requests at once where a knee is expected, for the prior.
         minutes: Of measuring.
