@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import Counter
 from dataclasses import replace
@@ -170,6 +171,13 @@ async def test_time_that_is_over_leaves_what_whole_waves_say():
     # On the rungs it knows nothing yet.
     assert saturation.known(seen[:3], LIMITS) is None
     assert saturation.known([], LIMITS) is None
+
+
+async def test_a_rest_of_a_step_that_time_is_too_short_for_ends_it():
+    load = Waves(1.7, 12.4)
+    async with asyncio.timeout(20):
+        end, seen = await load.climb()
+    assert (end, load.kept, [one.seconds for one in seen]) == (None, [1], [2.0 * 1.7])
 
 
 TIER = LlamaCppTier(name="fast", model="models/some-8b.gguf", parallel=4)

@@ -252,7 +252,7 @@ async def climb(
         step = await asyncio.to_thread(next_step, tuple(seen), limits)
         if not isinstance(step, Measure):
             return step
-        if seconds_left() < step.seconds + _SPARE_S:
+        if seconds_left() <= max(step.seconds, limits.window_s) + _SPARE_S:
             return None
         await load.keep(step.concurrency, most_s=seconds_left() - _SPARE_S)
         wanted_s = step.seconds
