@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,10 +20,13 @@ from subcortex.experiments.laboratory.streams import Streamed, events_of, posted
 
 #: No answer may take longer: 512 tokens at five a second, and a queue before them.
 ANSWER_LIMIT_S = 300.0
+#: How long until there are as many requests as are wanted; then they are made so, by force.
+_SIZE_LIMIT_S = 60.0
 #: How long until every request of a load has begun to be answered; what waits then waits for good.
 _SETTLE_LIMIT_S = 60.0
-#: How long until half as many answers have ended as there are places: by then prompts and answers are mixed
-#: as they stay, and not all that were added at once read at once.
+#: As shares of the requests, how many answers end before a load has settled: since it began to change, and
+#: since it is as large as it shall be. How long that is waited for.
+_TURNED, _TURNED_SINCE = 0.5, 0.25
 _MIXED_LIMIT_S = 20.0
 _SETTLED_S = 0.25
 #: How much longer than asked for a window may last.
@@ -160,7 +163,7 @@ class Load:
         self._prompt_tokens, self._max_tokens = prompt_tokens, max_tokens
         self._rng = random.Random(seed)  # noqa: S311 - words, no secret
         self._places: dict[int, asyncio.Task[None]] = {}
-        self._numbers = itertools.count()
+        self._numbers, self._wanted = itertools.count(), 0
         #: Places of which nothing was heard yet, and those whose present request is not being answered yet.
         self._silent: set[int] = set()
         self._waiting: set[int] = set()
@@ -193,7 +196,8 @@ class Load:
             if load._failed.done():
                 load._failed.result()
         finally:
-            await load._shrink(0)
+            load._wanted = 0
+            await load._resize()
             if not load._failed.cancel():
                 load._failed.exception()  # it was told, or something worse is being told
 
@@ -203,11 +207,15 @@ class Load:
         return len(self._places)
 
     async def keep(self, concurrency: int, *, most_s: float = inf) -> None:
-        """Keep so many requests going from now on, until each has begun to be answered and half as many
-        answers have ended.
+        """Keep so many requests going from now on, until prompts and answers are mixed as they stay.
 
-        What is not answered after a minute waits in the engine's queue, and is left to; nor does it wait for
-        answers for more than 20 s.
+        A load grows by one request with each answer that ends, and shrinks by not following an answer with a
+        request: many that are sent or broken off at once would go in step long after. One of nothing begins
+        whole. It has settled once each request has begun to be answered, half as many answers have ended as
+        there are requests, and half of those since it has its size.
+
+        It waits a minute at most to have its size, which it then is given; a minute at most for the first
+        tokens, for what is not answered by then waits in the engine's queue; and 20 s at most for answers.
 
         Args:
             concurrency: How many.
@@ -220,24 +228,27 @@ class Load:
             return
         until_s = time.monotonic() + most_s
         self._done_tokens = self._done_events = 0
-        await self._shrink(concurrency)
-        while len(self._places) < concurrency:
-            number = next(self._numbers)
-            self._silent.add(number)
-            self._places[number] = asyncio.create_task(self._go_on(number))
+        before = self._answers
+        self._wanted = concurrency
+        # From nothing, or to nothing, there is nobody whose end could be waited for.
+        limit_s = min(_SIZE_LIMIT_S, _left_s(until_s)) if self._places and concurrency else 0.0
+        if not await self._wait(self._sized(), limit_s):
+            await self._resize()
+        since = self._answers
         while self._silent:
             self._heard.clear()
             if not await self._wait(self._heard.wait(), min(_SETTLE_LIMIT_S, _left_s(until_s))):
                 break
-        wanted = self._answers + concurrency // 2
+        wanted = max(before + int(_TURNED * concurrency), since + int(_TURNED_SINCE * concurrency))
         await self._wait(self._turned_to(wanted), min(_MIXED_LIMIT_S, _left_s(until_s)))
         await self._wait(asyncio.sleep(_SETTLED_S), None)
 
     async def window(self, seconds: float, *, most_s: float = inf) -> Window:
-        """Look for so long at what comes, and on until as many answers have ended as there are requests.
+        """Look for so long at what comes, and on until as many answers have ended as there are requests, or
+        twice as many, or thrice.
 
         An engine under load goes in waves, of prompts and of answers: a piece of one says little of how many
-        tokens come, a whole one all of it. Where nothing at all has come it looks again for so long, whatever
+        tokens come, whole ones all of it. Where nothing at all has come it looks again for so long, whatever
         the most is.
 
         Args:
@@ -247,26 +258,37 @@ class Load:
         Raises:
             EngineFailed: A request failed, now or before.
         """
-        events, answers, began_s = self._events, len(self._ended), time.monotonic()
-        turned = self._answers + len(self._places)
+        events, ended, answers, began_s = self._events, len(self._ended), self._answers, time.monotonic()
+        done_tokens, done_events = self._done_tokens, self._done_events
         seconds = min(seconds, most_s)
         await self._wait(asyncio.sleep(seconds), None)
-        whole = await self._wait(self._turned_to(turned), min(_TURN_LIMIT_S, most_s - seconds))
+        size = len(self._places)
+        turns = max(1, ceil((self._answers - answers) / size)) if size else 0
+        whole = await self._wait(
+            self._turned_to(answers + turns * size), min(_TURN_LIMIT_S, most_s - seconds)
+        )
         while self._events == events and self._places:
             # It has an end: no request is silent for longer than its own limit.
             await self._wait(asyncio.sleep(seconds), None)
         took_s = time.monotonic() - began_s
-        came = (self._events - events) * self._tokens_an_event()
-        return Window(len(self._places), took_s, came / took_s, tuple(self._ended[answers:]), whole)
+        # Engines join tokens, the more the busier they are, and add events of their own: what an event brings
+        # is known from the answers that have ended, in this window or, without any, before.
+        if self._done_events > done_events:
+            each = (self._done_tokens - done_tokens) / (self._done_events - done_events)
+        else:
+            each = self._done_tokens / self._done_events if self._done_events else 1.0
+        came = (self._events - events) * each
+        return Window(size, took_s, came / took_s, tuple(self._ended[ended:]), whole)
+
+    async def _sized(self) -> None:
+        while len(self._places) != self._wanted:
+            self._turned.clear()
+            await self._turned.wait()
 
     async def _turned_to(self, answers: int) -> None:
         while self._answers < answers:
             self._turned.clear()
             await self._turned.wait()
-
-    def _tokens_an_event(self) -> float:
-        """Return it for the answers that have ended: engines join tokens, and add events of their own."""
-        return self._done_tokens / self._done_events if self._done_events else 1.0
 
     async def _go_on(self, number: int) -> None:
         try:
@@ -284,10 +306,20 @@ class Load:
                 self._turned.set()
                 if not first:
                     self._ended.append(_timing(found))
+                if len(self._places) > self._wanted:
+                    del self._places[number]
+                    return
+                if len(self._places) < self._wanted:
+                    self._begin()
                 first, max_tokens = False, self._rng.randint(max(2, self._max_tokens // 2), self._max_tokens)
         except Exception as error:
             if not self._failed.done():
                 self._failed.set_exception(error)
+
+    def _begin(self) -> None:
+        number = next(self._numbers)
+        self._silent.add(number)
+        self._places[number] = asyncio.create_task(self._go_on(number))
 
     def _counter(self, number: int) -> Callable[[int], None]:
         def count(events: int) -> None:
@@ -311,11 +343,13 @@ class Load:
         finally:
             waiting.cancel()
 
-    async def _shrink(self, concurrency: int) -> None:
-        """Let go of what waits before what is being answered: the room of that many would be filled at once,
-        with requests that from then on go in step."""
+    async def _resize(self) -> None:
+        """Have as many places as are wanted, now; let go of what waits before what is being answered: the
+        room of that many would be filled at once, with requests that from then on go in step."""
+        while len(self._places) < self._wanted:
+            self._begin()
         by_worth = sorted(self._places, key=lambda number: (number not in self._waiting, -number))
-        numbers = by_worth[: max(0, len(self._places) - concurrency)]
+        numbers = by_worth[: len(self._places) - self._wanted]
         gone = [self._places.pop(number) for number in numbers]
         self._silent.difference_update(numbers)
         for place in gone:

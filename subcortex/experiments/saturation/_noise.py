@@ -1,11 +1,15 @@
 """How windows err: each by itself, and those near in time alike. Pure.
 
-A machine's speed wanders, so windows that follow each other share an error that no number of them averages
-out. Log throughput is taken to have a window's own noise and, on top of it, a drift in time (first-order
-autoregressive). How large that is and how long it lasts, windows say themselves: those of one visit by how
-alike they are, and visits to the same concurrency by how far they lie apart. Every size and length that they
-leave possible counts, as likely as they make it. A Kalman filter makes the errors independent; least squares
-then give what each concurrency yields, and how those figures err together.
+Windows that follow each other at one concurrency, a visit, count as one. An engine under load goes in waves,
+of prompts and of answers, and what a window lacks at its end the next one has at its beginning: taken one by
+one they would seem to vary by far more than what they come to together.
+
+A machine's speed wanders, so visits that follow each other share an error that no number of them averages
+out. Log throughput is taken to have a visit's own noise, the less the longer it was, and on top of it a drift
+in time (first-order autoregressive). How large that is and how long it lasts, visits to the same concurrency
+say by how far they lie apart. Every size and length that they leave possible counts, as likely as they make
+it. A Kalman filter makes the errors independent; least squares then give what each concurrency yields, and
+how those figures err together.
 """
 
 from __future__ import annotations
@@ -15,12 +19,12 @@ from dataclasses import dataclass
 from math import exp, inf, isinf, log, sqrt
 from operator import mul
 
-#: What a window of ten seconds is taken to vary by until repeats say otherwise, and their weight against it.
+#: What ten seconds are taken to vary by until repeats say otherwise, and their weight against it.
 _USUAL_SHARE, _USUAL_S, _USUAL_WEIGHT = 0.03, 10.0, 2.0
-#: The drift's standard deviation over that of an average window by itself, and how likely each is beforehand.
+#: The drift's standard deviation over that of an average visit by itself, and how likely each is beforehand.
 _RATIOS = ((0.0, 0.4), (0.5, 0.15), (1.0, 0.15), (2.0, 0.15), (4.0, 0.15))
-#: For how many average windows it lasts; without an end: a visit, and the next errs anew.
-_LASTS = (1.5, 5.0, 15.0, 50.0, inf)
+#: For how many average visits it lasts; without an end: one, and the next errs anew.
+_LASTS = (0.5, 1.5, 5.0, 15.0, inf)
 _NEGLIGIBLE = 0.01
 
 Matrix = list[list[float]]
@@ -67,16 +71,17 @@ class Yields:
 
 def yields_of(windows: Sequence[tuple[int, float, float]]) -> Yields:
     """Return what windows, as (concurrency, seconds, tok/s) in their order in time, say together."""
-    sizes = sorted({one[0] for one in windows})
-    mean_s = sum(one[1] for one in windows) / len(windows)
+    visits = _visits(windows)
+    sizes = sorted({one[0] for one in visits})
+    mean_s = sum(one[1] for one in visits) / len(visits)
     usual = _USUAL_SHARE**2 * _USUAL_S
     found = []
     for ratio, share in _RATIOS:
         lasts = _LASTS if ratio else _LASTS[:1]
-        for windows_long in lasts:
+        for visits_long in lasts:
             # In units of a second's own variance, which follows.
-            noise = Noise(1.0, ratio**2 / mean_s, windows_long * mean_s)
-            score, unit, speeds, covariance = _fitted(windows, sizes, noise, usual)
+            noise = Noise(1.0, ratio**2 / mean_s, visits_long * mean_s)
+            score, unit, speeds, covariance = _fitted(visits, sizes, noise, usual)
             noise = Noise(unit, noise.drift * unit, noise.lasts_s)
             found.append((score + log(share / len(lasts)), noise, speeds, covariance))
     best = max(one[0] for one in found)
@@ -100,11 +105,23 @@ def yields_of(windows: Sequence[tuple[int, float, float]]) -> Yields:
     return Yields(tuple(sizes), tuple(means), together, noises)
 
 
+def _visits(windows: Sequence[tuple[int, float, float]]) -> list[tuple[int, float, float]]:
+    """Return windows that follow each other at one concurrency as one."""
+    found: list[tuple[int, float, float]] = []
+    for concurrency, seconds, speed in windows:
+        if found and found[-1][0] == concurrency:
+            _, before_s, before = found.pop()
+            speed = (before_s * before + seconds * speed) / (before_s + seconds)
+            seconds += before_s
+        found.append((concurrency, seconds, speed))
+    return found
+
+
 def _fitted(
-    windows: Sequence[tuple[int, float, float]], sizes: Sequence[int], noise: Noise, usual: float
+    visits: Sequence[tuple[int, float, float]], sizes: Sequence[int], noise: Noise, usual: float
 ) -> tuple[float, float, list[float], Matrix]:
     """Return the log-likelihood of a noise, its unit, each size's log tok/s, and their covariance."""
-    n, rows, logs = len(sizes), *_independent(windows, sizes, noise)
+    n, rows, logs = len(sizes), *_independent(visits, sizes, noise)
     precision = [[0.0] * n for _ in range(n)]
     right, squares = [0.0] * n, 0.0
     for row in rows:
@@ -119,29 +136,28 @@ def _fitted(
     speeds = [sum(map(mul, line, right)) for line in inverse]
     # What the concurrencies do not explain, besides what is usual.
     squares = max(squares - sum(map(mul, speeds, right)), 0.0) + _USUAL_WEIGHT * usual
-    degrees = _USUAL_WEIGHT + len(windows) - n
+    degrees = _USUAL_WEIGHT + len(visits) - n
     unit = squares / degrees
     score = -0.5 * (logs + log_size + degrees * log(squares))
     return score, unit, speeds, [[unit * one for one in line] for line in inverse]
 
 
 def _independent(
-    windows: Sequence[tuple[int, float, float]], sizes: Sequence[int], noise: Noise
+    visits: Sequence[tuple[int, float, float]], sizes: Sequence[int], noise: Noise
 ) -> tuple[list[list[float]], float]:
-    """Return each window's part of each size, and its log tok/s, with errors made independent.
+    """Return each visit's part of each size, and its log tok/s, with errors made independent.
 
     Also the sum of the logs of their variances.
     """
     n = len(sizes)
     place = {size: i for i, size in enumerate(sizes)}
     expected, spread, logs = [0.0] * (n + 1), noise.drift, 0.0
-    before, before_s = 0, 0.0
+    before_s = 0.0
     rows = []
-    for concurrency, seconds, speed in windows:
-        anew = isinf(noise.lasts_s) and concurrency != before
-        kept = 0.0 if anew else exp(-(before_s + seconds) / 2 / noise.lasts_s)
+    for concurrency, seconds, speed in visits:
+        kept = 0.0 if isinf(noise.lasts_s) else exp(-(before_s + seconds) / 2 / noise.lasts_s)
         spread = kept**2 * spread + (1 - kept**2) * noise.drift
-        before, before_s = concurrency, seconds
+        before_s = seconds
         row = [-kept * one for one in expected]
         row[place[concurrency]] += 1.0
         row[n] += log(speed)

@@ -19,7 +19,7 @@ from subcortex.experiments.saturation.knees import Curve
 #: No curve of the family is exact: this much, as a share, is left to that near the knee, and so much more
 #: with each doubling further off, so that what happens at a concurrency of 1 does not place a knee at 60.
 _MISFIT, _MISFIT_A_DOUBLING = 0.006, 0.02
-_CHAINS, _FIRST, _MOVES, _LAST_MOVES = 90, 500, 4, 10
+_CHAINS, _FIRST, _MOVES, _LAST_MOVES = 200, 800, 4, 20
 _SOFT = 0.4
 _REACH = 2.38 / sqrt(2 * 6)
 #: Bounds of what is drawn: logs of p and q, and r; δ is exponential.

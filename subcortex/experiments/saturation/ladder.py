@@ -31,7 +31,7 @@ _FLOOR = 0.08
 class Measured:
     """One window: so many requests at once, kept up for so many seconds, gave so many tokens a second.
 
-    A longer measurement is better handed in as several windows, since their spread is what noise is known by.
+    Those that follow each other at one concurrency count as one (``_noise.py``).
     """
 
     concurrency: int

@@ -14,7 +14,7 @@ from subcortex.experiments.laboratory.load import Endpoint, Load
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 TOKEN = b'data: {"choices":[{"text":"a"}]}\n\n'
-END = b'data: {"choices":[],"usage":{"prompt_tokens":4,"completion_tokens":2}}\n\ndata: [DONE]\n\n'
+END = b'data: {"choices":[],"usage":{"prompt_tokens":4,"completion_tokens":%d}}\n\ndata: [DONE]\n\n'
 
 
 class Server:
@@ -40,8 +40,9 @@ class Server:
             self._changed.notify_all()
         writer.close()
 
-    def end(self, number: int) -> None:
-        self.requests[number].write(TOKEN + END)
+    def end(self, number: int, tokens: int = 2) -> None:
+        """End an answer, in its second event, with so many tokens in all."""
+        self.requests[number].write(TOKEN + END % tokens)
 
     async def came(self, number: int) -> None:
         """Wait until so many requests have come in."""
@@ -71,7 +72,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def kept(load: Load, server: Server, concurrency: int) -> list[int]:
-    """Have a load settle, and return the requests that are being answered then."""
+    """Have a load of nothing settle, and return the requests that are being answered then."""
     keeping = asyncio.create_task(load.keep(concurrency))
     await server.came(concurrency)
     ended = 0
@@ -82,18 +83,51 @@ async def kept(load: Load, server: Server, concurrency: int) -> list[int]:
     return list(range(ended, ended + concurrency))
 
 
-async def test_it_has_settled_when_half_as_many_answers_have_ended(folder: Path):
+async def test_it_grows_by_one_with_each_answer_that_ends(folder: Path):
     server = Server()
     async with loaded(folder, server) as load:
-        await kept(load, server, 6)
-        keeping = asyncio.create_task(load.keep(4))
-        first, second, *_ = await server.left(4)
-        server.end(first)
-        await server.came(len(server.requests) + 1)
+        working = await kept(load, server, 2)
+        keeping = asyncio.create_task(load.keep(5))
+        for grown in (3, 4, 5):
+            came = len(server.requests)
+            server.end(working.pop(0))
+            # The answer's own next request, and one more.
+            await server.came(came + 2)
+            working += [came, came + 1]
+            assert await server.left(grown) == working
+        assert load.concurrency == 5
+        # Three have ended since it began to grow, half of five, and one is to end since it has grown.
         assert not keeping.done()
-        server.end(second)
+        server.end(working[0])
         await keeping
-        assert load.concurrency == 4
+        assert await server.left(5) == [*working[1:], len(server.requests) - 1]
+
+
+async def test_it_shrinks_by_not_following_answers_and_breaks_none_off(folder: Path):
+    server = Server()
+    async with loaded(folder, server) as load:
+        working = await kept(load, server, 6)
+        keeping = asyncio.create_task(load.keep(4))
+        came = len(server.requests)
+        for number in (working[3], working[1]):
+            server.end(number)
+        assert await server.left(4) == [working[0], working[2], *working[4:]]
+        assert (load.concurrency, len(server.requests)) == (4, came)
+        assert not keeping.done()
+        server.end(working[0])
+        await keeping
+        await server.came(came + 1)
+        assert await server.left(4) == [working[2], *working[4:], came]
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 5), (5, 2)])
+async def test_it_has_its_size_when_time_is_over(folder: Path, before: int, after: int):
+    server = Server()
+    async with loaded(folder, server) as load:
+        await kept(load, server, before)
+        await load.keep(after, most_s=0.1)
+        assert load.concurrency == after
+        assert len(await server.left(after)) == after
 
 
 async def test_it_waits_for_nobody_longer_than_it_may(folder: Path):
@@ -118,6 +152,41 @@ async def test_a_window_lasts_until_as_many_answers_have_ended_as_there_are_requ
         assert (window.whole, window.concurrency) == (True, 3)
         # Of three that ended and two that began anew.
         assert window.tok_s * window.seconds >= 3
+
+
+async def test_a_window_holds_whole_turns(folder: Path):
+    server = Server()
+    async with loaded(folder, server) as load:
+        first, second, third = await kept(load, server, 3)
+        looking = asyncio.create_task(load.window(1.0))
+        await asyncio.sleep(0)
+        for number in (first, second, third, third + 1):
+            server.end(number)
+            await server.came(len(server.requests) + 1)
+        # Four answers in the time that was asked for: six are two turns.
+        for number in (third + 2, third + 3):
+            done, _ = await asyncio.wait({looking}, timeout=1.5)
+            assert not done
+            server.end(number)
+            await server.came(len(server.requests) + 1)
+        window = await looking
+        # Of one that ended nothing is told: it was its place's first.
+        assert (window.whole, len(window.timings)) == (True, 5)
+
+
+async def test_what_an_event_brings_is_known_from_the_answers_of_the_window(folder: Path):
+    server = Server()
+    async with loaded(folder, server) as load:
+        one = (await kept(load, server, 1))[0]
+        for tokens in (2, 40, 6):
+            looking = asyncio.create_task(load.window(0.01))
+            await asyncio.sleep(0)
+            server.end(one, tokens)
+            one += 1
+            await server.came(one + 1)
+            window = await looking
+            # An event of the answer that ended and, where it is in time, one of the next: half each.
+            assert window.tok_s * window.seconds in (pytest.approx(tokens / 2), pytest.approx(tokens))
 
 
 async def test_a_window_is_cut_by_the_time_that_it_has(folder: Path):

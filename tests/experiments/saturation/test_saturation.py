@@ -210,6 +210,23 @@ def test_windows_of_one_visit_say_less_together_than_windows_apart():
     assert known(alike) > 0.02
 
 
+def test_windows_that_make_up_for_each_other_say_what_they_come_to_together():
+    """An engine in waves: what one window lacks, the next has."""
+    rng = random.Random(4)
+    waves: list[tuple[int, float, float]] = []
+    smooth: list[tuple[int, float, float]] = []
+    for concurrency in (8, 16, 32, 16, 8, 16, 32):
+        speed = concurrency * math.exp(rng.gauss(0, 0.01))
+        waves += [(concurrency, 10.0, speed * share) for share in (0.7, 1.3, 0.8, 1.2)]
+        smooth += [(concurrency, 10.0, speed)] * 4
+    together, alike = yields_of(waves), yields_of(smooth)
+    assert together.log_speeds == pytest.approx(alike.log_speeds)
+    assert together.variance(40.0) == pytest.approx(alike.variance(40.0))
+    # Windows of different length weigh by it.
+    uneven = [(8, 30.0, 90.0), (8, 10.0, 130.0), (16, 10.0, 200.0)]
+    assert yields_of(uneven).log_speeds[0] == pytest.approx(math.log(100.0))
+
+
 @given(st.lists(st.lists(st.floats(-3, 3), min_size=4, max_size=4), min_size=4, max_size=4))
 def test_an_inverse_undoes_its_matrix(rows):
     matrix = [[sum(a * b for a, b in zip(x, y, strict=True)) + (x is y) for y in rows] for x in rows]
