@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import json
+import math
 import re
+from itertools import groupby
 from pathlib import Path
 from statistics import mean, median
 from types import ModuleType
@@ -57,6 +61,17 @@ def answer(report: Report, **wanted: Any) -> Answer:
 def test_the_page_says_what_the_samples_come_to(replay: ModuleType) -> None:
     assert replay.page(PAGE) == PAGE
     assert len(replay.found().splitlines()) > 40
+
+
+def test_what_ladders_said_on_the_machine_is_told_too() -> None:
+    page = PAGE.replace("\n", " ")
+    said = {file.stem: file.read_text("utf-8") for file in (HERE / "on-the-machine").glob("*.md")}
+    knee = re.search(r"from (\d+) at once on \((\d+) to (\d+)\)", said["saturation-deep"])
+    assert knee is not None
+    assert "ended at {} requests ({} to {})".format(*knee.groups()) in page
+    unsure = re.search(r"anywhere from ([\d.]+) to ([\d.]+) ", said["saturation-fast-one-gpu"])
+    assert unsure is not None
+    assert "without a knee ({} to {})".format(*unsure.groups()) in page
 
 
 def test_every_session_is_written_from_the_samples(replay: ModuleType, tmp_path: Path) -> None:
@@ -176,17 +191,110 @@ def test_one_quantised_boot_over_two_ranks(replay: ModuleType, raw: dict[str, di
     assert answer(report, quantity="tpot").value == pytest.approx(median(values(run, "tpot")))
 
 
-def test_windows_shorter_than_a_wave_said_little(replay: ModuleType) -> None:
+# What the page says of waves.
+
+Windows = list[tuple[int, float, float]]
+
+
+def windows(file: str) -> Windows:
+    """Return a ladder's windows, as concurrency, seconds and tok/s, in the order they were taken."""
+    readings = json.loads((HERE / file).read_text("utf-8"))["readings"]
+    return [
+        (one["facts"]["concurrency"], one["facts"]["seconds"], one["value"])
+        for one in readings
+        if one["metric"] == "tok_s"
+    ]
+
+
+def visits(each: Windows) -> Windows:
+    found = []
+    for concurrency, group in groupby(each, key=lambda one: one[0]):
+        row = list(group)
+        seconds = sum(one[1] for one in row)
+        found.append((concurrency, seconds, sum(one[1] * one[2] for one in row) / seconds))
+    return found
+
+
+def spread(each: Windows) -> float:
+    """Return the standard deviation about the mean of the size, as a share of it, of 128 at once and more."""
+    by: dict[int, list[float]] = {}
+    for concurrency, _, tok_s in each:
+        if concurrency >= 128:
+            by.setdefault(concurrency, []).append(tok_s)
+    more = [speeds for speeds in by.values() if len(speeds) > 1]
+    squares = sum((one / mean(speeds) - 1) ** 2 for speeds in more for one in speeds)
+    return math.sqrt(squares / sum(len(speeds) - 1 for speeds in more))
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def test_windows_shorter_than_a_wave_said_little() -> None:
     few: list[float] = []
     many: list[float] = []
-    for run in replay.runs():
-        if run["run"]["experiment"] != "saturation":
-            continue
+    for tier in ("fast", "deep"):
         by: dict[int, list[float]] = {}
-        for one in run["readings"]:
-            if one["metric"] == "tok_s":
-                by.setdefault(one["facts"]["concurrency"], []).append(one["value"])
+        for concurrency, _, tok_s in windows(f"short-windows/{tier}.json"):
+            by.setdefault(concurrency, []).append(tok_s)
         for size, each in by.items():
             (many if size >= 128 else few).extend(one / mean(each) for one in each)
-    assert f"within {max(abs(one - 1) for one in few):.1%} of".replace("%", " %") in PAGE
-    assert f"{min(many):.2f} to {max(many):.2f}" in PAGE.replace("\n", " ")
+    assert f"within {percent(max(abs(one - 1) for one in few))} of" in PAGE
+    assert f"{min(many):.2f} to {max(many):.2f} of it" in PAGE
+
+
+def test_windows_and_visits_vary_as_the_page_says() -> None:
+    deep, fast, last = (windows(f"runs/saturation-{name}.json") for name in ("deep", "fast", "fast-one-gpu"))
+    page = PAGE.replace("\n", " ")
+    assert f"at 128 and more vary by {percent(spread(deep))}" in page
+    assert percent(spread(fast)) == percent(spread(visits(fast)))
+    assert f"(`saturation-fast`: {percent(spread(fast))}, and visits" in page
+    assert (
+        f"windows still vary by {percent(spread(last))}, and visits by {percent(spread(visits(last)))}"
+        in page
+    )
+
+
+def test_the_gpu_waited_for_processes_of_python() -> None:
+    ladder = json.loads((HERE / "runs" / "saturation-fast-one-gpu.json").read_text("utf-8"))["readings"]
+    busy = [
+        (one["at_s"] - one["facts"]["seconds"], one["at_s"])
+        for one in ladder
+        if one["metric"] == "tok_s" and one["facts"]["concurrency"] >= 128
+    ]
+    with (HERE / "one-gpu-cpu.csv").open("r", encoding="utf-8", newline="") as file:
+        # Each row is of the second before it.
+        rows = [
+            row
+            for row in csv.DictReader(file)
+            if any(began <= float(row["at_s"]) - 1 and float(row["at_s"]) <= ended for began, ended in busy)
+        ]
+    assert len(rows) > 50
+    server, loop = (median(float(row[name]) for row in rows) for name in ("api_server", "engine_core"))
+    words = f"API server took {server:.0%} of a core and its engine's own loop {loop:.0%}"
+    assert words.replace("%", " %") in PAGE.replace("\n", " ")
+
+
+def test_where_batching_saturates(replay: ModuleType) -> None:
+    """The knee again, off the visits' means alone: twice as many requests bring less than 5 % there."""
+    ladders = {
+        run["run"]["inquiry"]["about"]: run
+        for run in replay.runs()
+        if run["run"]["experiment"] == "saturation"
+    }
+    for about, file in (("llama-3.1-8b", "fast-one-gpu"), ("llama-3.1-70b", "deep")):
+        knee = answer(replay.report_of(ladders[about]), quantity="requests")
+        assert knee.low is not None
+        assert knee.high is not None
+        by: dict[int, list[float]] = {}
+        for concurrency, _, tok_s in visits(windows(f"runs/saturation-{file}.json")):
+            by.setdefault(concurrency, []).append(tok_s)
+        speeds = {size: mean(each) for size, each in by.items()}
+
+        def gain(sizes: list[int], speeds: dict[int, float] = speeds) -> float:
+            """Return what twice as many requests bring, of two sizes together."""
+            twice = [next(more for more in sorted(speeds) if more > 1.9 * size) for size in sizes]
+            return mean(speeds[size] for size in twice) / mean(speeds[size] for size in sizes) - 1
+
+        assert gain([size for size in sorted(speeds) if size < knee.low][-2:]) > 0.05
+        assert gain([size for size in sorted(speeds) if size > knee.high][:2]) < 0.05
