@@ -20,6 +20,8 @@ from subcortex.experiments.saturation import Done, Limits, Measured, knee_of_swe
 
 _ROOT = Path(__file__).resolve().parents[1]
 _MOST, _TOKENS, _WINDOW_S, _DENSE_WINDOWS, _DRAWS = 64, 64, 2.0, 8, 500
+#: Of the sweep's windows, what the ladder may take: the goal for its time.
+_SHARE = 0.25
 _ENV = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "0",
@@ -83,7 +85,7 @@ async def _both(load: Load) -> dict[str, Any]:
     began_s = time.monotonic()
     end = await climb(
         load,
-        Limits(_MOST, _WINDOW_S),
+        Limits(_MOST, _WINDOW_S, most_s=_SHARE * len(_points()) * _DENSE_WINDOWS * _WINDOW_S),
         ladder,
         keep=lambda window, medians: None,
         seconds_left=lambda: 3600.0,
@@ -112,13 +114,17 @@ async def _both(load: Load) -> dict[str, Any]:
 
 async def _swept(load: Load) -> tuple[dict[int, list[float]], float]:
     """Measure every size, up and down again, so that drift cancels; return the visits' tok/s and the time."""
-    points = sorted({round(2 ** (i / 8)) for i in range(8 * 6 + 1)})
+    points = _points()
     found: dict[int, list[float]] = {one: [] for one in points}
     began_s = time.monotonic()
     for size in [*points, *reversed(points)]:
         await load.keep(size)
         found[size].append(await _visited(load))
     return found, time.monotonic() - began_s
+
+
+def _points() -> list[int]:
+    return sorted({round(2 ** (i / 8)) for i in range(8 * 6 + 1)})
 
 
 async def _visited(load: Load) -> float:

@@ -21,9 +21,10 @@ of 20 s, as machines do that others share, so that windows one after the other e
 the share of ladders that say they know the knee and are off by more than 15 %.
 
 ``--real fast`` (or ``deep``) lets both climb a real engine too: vLLM on this machine's CPU with that model of
-the testbed, up to 64 at once, windows of 2 s and, where that takes longer, of as many answers as requests, in
-one boot. There the truth is the dense sweep itself, up and down again, with its noise;
-``knee_sweep_interval`` says how well it knows its own knee. The engine works on
+the testbed, up to 64 at once, windows of 2 s and, where that takes longer, of as many answers as requests or
+a multiple, in one boot. There the truth is the dense sweep itself, up and down again, with its noise;
+``knee_sweep_interval`` says how well it knows its own knee. The ladder may take a quarter of the sweep's
+windows. The engine works on
 ``--limit`` requests at once, 16 unless said otherwise: without a limit a CPU's throughput bends so softly
 that a sweep up to 64 may not reach the knee.
 """

@@ -140,7 +140,7 @@ class Window:
         seconds: How long it was looked.
         tok_s: Tokens a second that came.
         timings: Of the answers that ended in it.
-        whole: As many answers ended in it as there were requests.
+        whole: At least as many answers ended in it as there were requests.
     """
 
     concurrency: int
@@ -224,7 +224,7 @@ class Load:
         Raises:
             EngineFailed: A request failed.
         """
-        if concurrency == len(self._places):
+        if concurrency == self._wanted == len(self._places):
             return
         until_s = time.monotonic() + most_s
         self._done_tokens = self._done_events = 0
@@ -264,9 +264,8 @@ class Load:
         await self._wait(asyncio.sleep(seconds), None)
         size = len(self._places)
         turns = max(1, ceil((self._answers - answers) / size)) if size else 0
-        whole = await self._wait(
-            self._turned_to(answers + turns * size), min(_TURN_LIMIT_S, most_s - seconds)
-        )
+        await self._wait(self._turned_to(answers + turns * size), min(_TURN_LIMIT_S, most_s - seconds))
+        whole = self._answers - answers >= size
         while self._events == events and self._places:
             # It has an end: no request is silent for longer than its own limit.
             await self._wait(asyncio.sleep(seconds), None)

@@ -43,9 +43,12 @@ class Noise:
 
     def variance(self, seconds: float) -> float:
         """Return the variance of the mean of a visit of so many seconds."""
+        return self.second / seconds + self.drift * self.left(seconds)
+
+    def left(self, seconds: float) -> float:
+        """Return what share of the drift's variance the mean of so many seconds still has."""
         lasting = seconds / self.lasts_s
-        left = 2 * (lasting - 1 + exp(-lasting)) / lasting**2 if lasting else 1.0
-        return self.second / seconds + self.drift * left
+        return 2 * (lasting - 1 + exp(-lasting)) / lasting**2 if lasting else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Yields:
         concurrencies: Requests at once, rising.
         log_speeds: Of each, the log of tok/s.
         covariance: How those err together.
-        noises: How windows may err, with the probability of each.
+        noises: How visits may err, with the probability of each.
     """
 
     concurrencies: tuple[int, ...]
@@ -151,20 +154,23 @@ def _independent(
     """
     n = len(sizes)
     place = {size: i for i, size in enumerate(sizes)}
-    expected, spread, logs = [0.0] * (n + 1), noise.drift, 0.0
+    # The drift in units of its own standard deviation, and the variance of what is known of it.
+    expected, spread, logs = [0.0] * (n + 1), 1.0, 0.0
     before_s = 0.0
     rows = []
     for concurrency, seconds, speed in visits:
         kept = 0.0 if isinf(noise.lasts_s) else exp(-(before_s + seconds) / 2 / noise.lasts_s)
-        spread = kept**2 * spread + (1 - kept**2) * noise.drift
+        expected = [kept * one for one in expected]
+        spread = kept**2 * spread + 1 - kept**2
         before_s = seconds
-        row = [-kept * one for one in expected]
+        seen = sqrt(noise.drift * noise.left(seconds))
+        row = [-seen * one for one in expected]
         row[place[concurrency]] += 1.0
         row[n] += log(speed)
-        variance = spread + noise.second / seconds
-        gain = spread / variance
-        expected = [kept * one + gain * off for one, off in zip(expected, row, strict=True)]
-        spread *= 1 - gain
+        variance = seen**2 * spread + noise.second / seconds
+        gain = seen * spread / variance
+        expected = [one + gain * off for one, off in zip(expected, row, strict=True)]
+        spread *= 1 - gain * seen
         logs += log(variance)
         scale = 1 / sqrt(variance)
         rows.append([scale * one for one in row])

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import Counter
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -86,7 +87,7 @@ async def test_a_broken_off_run_goes_on_from_its_windows(folder: Path, monkeypat
     scene = scene_for(config_for(folder))
     experiment = catalogue.find("saturation")
     inquiry = experiment.inquiries(scene)[0]
-    async with lab_for(scene, seconds=8.8) as (lab, first):
+    async with lab_for(scene, seconds=11.0) as (lab, first):
         found = await experiment.run(lab, inquiry)
     assert found.answers[0].outcome == "inconclusive"
     assert "time was over" in found.answers[0].statement
@@ -94,8 +95,11 @@ async def test_a_broken_off_run_goes_on_from_its_windows(folder: Path, monkeypat
     async with lab_for(scene, earlier=first.kept) as (lab, second):
         found = await experiment.run(lab, inquiry)
     sizes = [one.facts["concurrency"] for one in second.kept if one.metric == "tok_s"]
-    # What was climbed is not climbed again: a rung has two windows.
-    assert [*first_sizes, *sizes][:8] == [1, 1, 2, 2, 4, 4, 8, 8]
+    # What was climbed is not climbed again: a rung has two windows, or one that is as long.
+    rungs = [(size, len(list(windows))) for size, windows in groupby([*first_sizes, *sizes])][:4]
+    assert [size for size, _ in rungs] == [1, 2, 4, 8]
+    assert first_sizes
+    assert all(number <= 2 for _, number in rungs)
     assert not any(one.metric == "tpot" for one in second.kept)
 
 

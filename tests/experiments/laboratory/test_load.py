@@ -70,7 +70,7 @@ async def test_a_load_gives_what_the_engine_counts(folder: Path):
         came = sum(one.tok_s * one.seconds for one in windows)
         # The engine counts an answer when it has ended: at either end it may be off by three of them.
         assert abs(came - tokens) <= 0.05 * tokens + 3 * 32
-        assert took_s == pytest.approx(1.2, rel=0.5)
+        assert took_s >= 1.2
         timings = [one for window in windows for one in window.timings]
         # Of several lengths, so that places do not go in step.
         lengths = {one.tokens for one in timings}

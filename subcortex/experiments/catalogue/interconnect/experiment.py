@@ -83,7 +83,8 @@ class Interconnect(Experiment):
     question: ClassVar[str] = "How much slower is tensor parallelism without the direct path between GPUs?"
     kinds: ClassVar[frozenset[str]] = frozenset({"interconnect"})
     #: 2: crowds are looked at for three seconds. 3: lengths of answers vary, windows last for whole waves.
-    method: ClassVar[int] = 3
+    #: 4: for whole turns.
+    method: ClassVar[int] = 4
 
     def why_not(self, scene: Scene) -> str | None:
         """Return why there is nothing to compare."""

@@ -54,8 +54,8 @@ class JointServing(Experiment):
     name: ClassVar[str] = "joint_serving"
     question: ClassVar[str] = "Can the most and the least capable model serve at once, and how much slower?"
     kinds: ClassVar[frozenset[str]] = frozenset({"joint_serving"})
-    #: 2: lengths of answers under load vary.
-    method: ClassVar[int] = 2
+    #: 2: lengths of answers under load vary. 3: windows last for whole turns.
+    method: ClassVar[int] = 3
 
     def why_not(self, scene: Scene) -> str | None:
         """Return why there are no two."""

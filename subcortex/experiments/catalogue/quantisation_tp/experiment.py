@@ -45,8 +45,8 @@ class QuantisationTp(Experiment):
     name: ClassVar[str] = "quantisation_tp"
     question: ClassVar[str] = "Which quantisations can be split over GPUs, and what does one that is give?"
     kinds: ClassVar[frozenset[str]] = frozenset({"quantisation_tp"})
-    #: 2: lengths of answers under load vary.
-    method: ClassVar[int] = 2
+    #: 2: lengths of answers under load vary. 3: windows last for whole turns.
+    method: ClassVar[int] = 3
 
     def why_not(self, scene: Scene) -> str | None:
         """Return why nothing is asked here."""

@@ -21,6 +21,7 @@ from subcortex.experiments.catalogue.saturation.report import End, report
 from subcortex.experiments.certificate import certificate
 from subcortex.experiments.choice import NOISES, guessed
 from subcortex.experiments.experiment import Experiment, Inquiry, Needs, Report
+from subcortex.experiments.laboratory.aside import aside
 from subcortex.experiments.laboratory.ceiling import ceiling
 from subcortex.experiments.laboratory.lab import Lab
 from subcortex.experiments.laboratory.load import Endpoint, Load, answer, middle
@@ -40,7 +41,7 @@ class Scale:
         most: Requests at once at the most; no engine works on more unless its flags say so.
         window_s: Of the ladder; shorter where little time is left, but no shorter than ``least_window_s``:
             a window is to hold several steps of the engine, also one that reads the prompts of many requests.
-            Of many at once it is longer: it lasts until as many answers have ended.
+            Of many at once it is longer: it lasts until as many answers have ended, or a multiple.
         most_s: Seconds of windows after which the ladder gives up.
         around: Requests at once where a knee is expected, for the prior.
         minutes: Of measuring.
@@ -65,8 +66,8 @@ ON_CPU = Scale(
     tokens=64, alone_tokens=160, alone=7, most=256, window_s=0.5, least_window_s=0.5, most_s=60.0,
     around=6.0, minutes=1.5,
 )  # fmt: skip
-#: Windows until a ladder to a thousand is over, and what share of the time they are: filling up the queue to
-#: another size takes the rest.
+#: Windows until a ladder to a thousand is over, and what share of the time they are: changing the size takes
+#: the rest, of a 70B a third.
 _WINDOWS, _MEASURING_SHARE = 80, 0.8
 #: Slots that llama.cpp is started with: more than configured, so that a knee beyond those shows.
 SLOTS = 16
@@ -85,7 +86,8 @@ class Saturation(Experiment):
     question: ClassVar[str] = "From how many requests at once on does a model's throughput grow no more?"
     kinds: ClassVar[frozenset[str]] = frozenset({"saturation"})
     #: 2: lengths of answers vary. 3: windows last for whole waves; out of time, what is known is told.
-    method: ClassVar[int] = 3
+    #: 4: sizes change as answers end; windows of one visit count as one.
+    method: ClassVar[int] = 4
 
     def why_not(self, scene: Scene) -> str | None:
         """Return why there is nothing to measure."""
@@ -247,23 +249,24 @@ async def climb(
     Returns:
         The ladder's end; None where time was over before it.
     """
-    while True:
-        # A second of arithmetic at most, and the load goes on meanwhile.
-        step = await asyncio.to_thread(next_step, tuple(seen), limits)
-        if not isinstance(step, Measure):
-            return step
-        if seconds_left() <= max(step.seconds, limits.window_s) + _SPARE_S:
-            return None
-        await load.keep(step.concurrency, most_s=seconds_left() - _SPARE_S)
-        wanted_s = step.seconds
-        # A window may be longer than was asked for, so that fewer of them are enough.
-        while wanted_s > _CLOCKS * limits.window_s and seconds_left() > limits.window_s + _SPARE_S:
-            window = await load.window(limits.window_s, most_s=seconds_left() - _SPARE_S)
-            if not window.whole and seconds_left() < limits.window_s + _SPARE_S:
-                return None  # time cut it short, and a piece says little
-            wanted_s -= window.seconds
-            seen.append(Measured(window.concurrency, window.seconds, window.tok_s))
-            keep(seen[-1], middle(window.timings))
+    async with aside(next_step) as reckoned:
+        while True:
+            # A second of arithmetic at most, and the load goes on meanwhile.
+            step = await reckoned(tuple(seen), limits)
+            if not isinstance(step, Measure):
+                return step
+            if seconds_left() <= max(step.seconds, limits.window_s) + _SPARE_S:
+                return None
+            await load.keep(step.concurrency, most_s=seconds_left() - _SPARE_S)
+            wanted_s = step.seconds
+            # A window may be longer than was asked for, so that fewer of them are enough.
+            while wanted_s > _CLOCKS * limits.window_s and seconds_left() > limits.window_s + _SPARE_S:
+                window = await load.window(limits.window_s, most_s=seconds_left() - _SPARE_S)
+                if not window.whole and seconds_left() < limits.window_s + _SPARE_S:
+                    return None  # time cut it short, and a piece says little
+                wanted_s -= window.seconds
+                seen.append(Measured(window.concurrency, window.seconds, window.tok_s))
+                keep(seen[-1], middle(window.timings))
 
 
 async def _climbed(lab: Lab, endpoint: Endpoint, tokens: int, limits: Limits) -> End:
